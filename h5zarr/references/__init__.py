@@ -1,0 +1,1 @@
+"""One module for each format in which a hierarchy of references is kept."""
