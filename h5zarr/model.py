@@ -235,19 +235,29 @@ class Dataset:
     """Shape of a chunk in elements; None where it is not chunked."""
     filters: tuple[Filter, ...]
     """Its filter pipeline, in the order of writing."""
+    memory_dtype: np.dtype[Any] | None
+    """NumPy dtype of what h5py reads, packed and little-endian; None where h5py has none."""
+    stored_type: bytes
+    """Encoded datatype of the file (`H5Tencode`)."""
+    memory_type: bytes | None
+    """Encoded datatype of ``memory_dtype`` (`H5Tencode`); None where elements are on a heap."""
     fill_value: bytes | None
-    """One element as the file has it, for what was never written; None: undefined by the file."""
+    """One element of ``memory_dtype`` for what was never written; None: undefined by the file."""
     chunk_index: ChunkIndex
     """Stored chunks; contiguous storage is one chunk of the whole shape, never written is none."""
     unfiltered_partial_chunks: bool = False
     """Whether partial edge chunks skip the pipeline (`H5D_CHUNK_DONT_FILTER_PARTIAL_CHUNKS`)."""
-    stored_bytes: tuple[bytes, ...] | None = None
-    """Stored bytes of each chunk of the index, where the dataset is small or compact."""
+    stored_bytes: Mapping[int, bytes] = field(default_factory=dict)
+    """Stored bytes of chunks by grid position: of all where the dataset is small or compact, of
+    those whose filter mask nothing else can tell in others."""
     values: Any = None
     """NumPy array of all values as h5py reads them (strings as bytes, references as paths), where
     stored bytes alone do not tell them; None where they do."""
     dimension_scales: tuple[tuple[str, ...], ...] = ()
     """Absolute paths of the scales attached to each dimension (`DIMENSION_LIST`); () without any."""
+    clean_padding: bool = False
+    """Whether every fixed-length string is known to end at its first NUL; only small datasets are
+    looked at."""
     external_files: tuple[ExternalFile, ...] = ()
     """Pieces of external storage."""
     problem: Problem | None = None

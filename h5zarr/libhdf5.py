@@ -1,0 +1,112 @@
+"""The few functions of libhdf5 that h5py does not offer, called through ctypes.
+
+The library is the one that h5py has loaded: it is found among the dependencies of h5py's own
+modules, so that there is never a second libhdf5 in the process. Every call holds h5py's lock.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import sys
+from pathlib import Path
+
+import h5py
+from h5py._objects import phil
+
+Identifier = ctypes.c_int64
+"""HDF5's `hid_t`."""
+
+EXTENSIBLE_ARRAY = 4
+"""`H5D_CHUNK_IDX_EARRAY`."""
+_DONT_FILTER_PARTIAL_CHUNKS = 1 << 1
+
+
+@functools.cache
+def library() -> ctypes.CDLL:
+    """Return the libhdf5 that h5py uses."""
+    if sys.platform == "win32":
+        return ctypes.CDLL(str(Path(h5py.__file__).parent / "hdf5.dll"))
+    return ctypes.CDLL(h5py.h5d.__file__)
+
+
+@functools.cache
+def chunk_iter_address() -> int:
+    """Return the address of `H5Dchunk_iter` (HDF5 1.14 or newer)."""
+    return ctypes.cast(library().H5Dchunk_iter, ctypes.c_void_p).value or 0
+
+
+def chunk_index_type(dataset: h5py.h5d.DatasetID) -> int:
+    """Return the kind of a chunked dataset's index (`H5D_chunk_index_t`)."""
+    kind = ctypes.c_int(-1)
+    with phil:
+        status = library().H5Dget_chunk_index_type(Identifier(dataset.id), ctypes.byref(kind))
+    if status < 0:
+        raise RuntimeError("H5Dget_chunk_index_type failed")
+    return kind.value
+
+
+def leaves_partial_chunks_unfiltered(creation: h5py.h5p.PropDCID) -> bool:
+    """Return whether partial edge chunks skip the filter pipeline (`H5Pget_chunk_opts`)."""
+    options = ctypes.c_uint(0)
+    with phil:
+        status = library().H5Pget_chunk_opts(Identifier(creation.id), ctypes.byref(options))
+    return status >= 0 and bool(options.value & _DONT_FILTER_PARTIAL_CHUNKS)
+
+
+def filter_client_data(creation: h5py.h5p.PropDCID, filter_number: int) -> tuple[int, ...]:
+    """Return all parameters of a filter; h5py's `get_filter` stops after sixteen."""
+    values = _client_data(creation, filter_number, 256)
+    if len(values) > 256:
+        return _client_data(creation, filter_number, len(values))
+    return values
+
+
+def _client_data(creation: h5py.h5p.PropDCID, filter_number: int, room: int) -> tuple[int, ...]:
+    count = ctypes.c_size_t(room)
+    values = (ctypes.c_uint * room)()
+    flags = ctypes.c_uint(0)
+    with phil:
+        status = library().H5Pget_filter2(
+            Identifier(creation.id),
+            ctypes.c_uint(filter_number),
+            ctypes.byref(flags),
+            ctypes.byref(count),
+            values,
+            ctypes.c_size_t(0),
+            None,
+            None,
+        )
+    if status < 0:
+        raise RuntimeError("H5Pget_filter2 failed")
+    return (*values, *([0] * (count.value - room)))[: count.value]
+
+
+def fill_value(creation: h5py.h5p.PropDCID, datatype: h5py.h5t.TypeID) -> bytes:
+    """Return the fill value: one element, converted to ``datatype`` (`H5Pget_fill_value`)."""
+    buffer = ctypes.create_string_buffer(datatype.get_size())
+    with phil:
+        status = library().H5Pget_fill_value(Identifier(creation.id), Identifier(datatype.id), buffer)
+    if status < 0:
+        raise RuntimeError("H5Pget_fill_value failed")
+    return buffer.raw
+
+
+def precision(datatype: h5py.h5t.TypeID) -> int:
+    """Return the significant bits of an atomic datatype (`H5Tget_precision`)."""
+    function = library().H5Tget_precision
+    function.restype = ctypes.c_size_t
+    with phil:
+        return int(function(Identifier(datatype.id)))
+
+
+def bit_offset(datatype: h5py.h5t.TypeID) -> int:
+    """Return the lowest significant bit of an atomic datatype (`H5Tget_offset`)."""
+    with phil:
+        return int(library().H5Tget_offset(Identifier(datatype.id)))
+
+
+def byte_order(datatype: h5py.h5t.TypeID) -> int:
+    """Return the byte order of an atomic datatype (`H5Tget_order`)."""
+    with phil:
+        return int(library().H5Tget_order(Identifier(datatype.id)))

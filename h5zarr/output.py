@@ -1,0 +1,74 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fsspec.core import split_protocol, url_to_fs
+from fsspec.utils import stringify_path
+
+from h5zarr.errors import OutputError
+
+
+def write_whole(
+    out: str | os.PathLike[str],
+    blocks: Iterable[bytes],
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+) -> None:
+    """Write blocks of bytes to a path or fsspec URL; an old file there stays until all are written.
+
+    A local file is written under a temporary name beside it, synchronised and renamed; a remote
+    one is put in one piece from a temporary local file.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written. Nothing is left behind.
+    """
+    target = stringify_path(out)
+    protocol, path = split_protocol(target)
+    try:
+        if protocol in (None, "file", "local"):
+            _write_local(Path(path), blocks)
+        else:
+            _write_remote(target, blocks, dict(storage_options or {}))
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from error
+
+
+def _write_local(path: Path, blocks: Iterable[bytes]) -> None:
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder; name a file in it")
+    with contextlib.ExitStack() as stack:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        stack.callback(Path(temporary).unlink, missing_ok=True)
+        with os.fdopen(handle, "wb") as stream:
+            stream.writelines(blocks)
+            stream.flush()
+            os.fchmod(stream.fileno(), 0o666 & ~_umask())
+            os.fsync(stream.fileno())
+        Path(temporary).replace(path)
+
+
+def _umask() -> int:
+    """Return the process's umask; reading it means setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _write_remote(url: str, blocks: Iterable[bytes], storage_options: dict[str, Any]) -> None:
+    try:
+        filesystem, path = url_to_fs(url, **storage_options)
+    except (ImportError, ValueError) as error:
+        raise OutputError(f"{url}: {error}") from error
+    with tempfile.NamedTemporaryFile(suffix=".h5zarr") as stream:
+        stream.writelines(blocks)
+        stream.flush()
+        filesystem.put_file(stream.name, path)

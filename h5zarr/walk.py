@@ -1,0 +1,192 @@
+"""Which objects a file holds and under which names: the links, and nothing of the objects themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import h5py
+from h5py import h5, h5g, h5l, h5o, h5p
+
+from h5zarr.errors import DamagedFileError, GroupNotFoundError, Problem
+from h5zarr.model import Selection, SoftLink
+from h5zarr.read_values import READ_ERRORS
+
+_CHECK_FILE = "check the file with h5dump, or copy it again from its origin"
+
+
+@dataclass(kw_only=True, slots=True)
+class Walk:
+    """Every object below a group, each once, with all its names."""
+
+    group_names: dict[int, list[str]] = field(default_factory=dict)
+    """Absolute paths of each group by the address of its object header (bytes), first name first."""
+    dataset_names: dict[int, list[str]] = field(default_factory=dict)
+    """Absolute paths of each dataset by the address of its object header (bytes), first name first."""
+    soft_links: list[SoftLink] = field(default_factory=list)
+    """Soft links to objects of the walk."""
+    problems: list[Problem] = field(default_factory=list)
+    """Links that lead nowhere, or out of the file."""
+
+    def path_of_address(self) -> dict[int, str]:
+        """Return the first name of every object by its address."""
+        return {address: names[0] for address, names in (self.group_names | self.dataset_names).items()}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Link:
+    name: bytes
+    kind: int
+    address: int | None
+
+
+def encode_path(path: str) -> bytes:
+    """Return the bytes of a path as HDF5 has it, also where they are not UTF-8."""
+    return path.encode("utf-8", "surrogateescape")
+
+
+def walk(file: h5py.File, selection: Selection) -> Walk:
+    """Follow all links below the selection's root.
+
+    Raises
+    ------
+    GroupNotFoundError
+        The root is not a group of the file.
+    DamagedFileError
+        libhdf5 cannot read the root group.
+    """
+    found = Walk()
+    soft: list[tuple[str, bytes]] = []
+    _descend(file, selection.root, _root_address(file, selection.root), found, soft)
+    for path, name in soft:
+        _resolve_soft_link(file, path, name, found)
+    return found
+
+
+def _root_address(file: h5py.File, root: str) -> int:
+    try:
+        info = h5o.get_info(file.id, encode_path(root))
+    except READ_ERRORS as error:
+        if root == "/":
+            raise DamagedFileError(f"{file.filename}: libhdf5 cannot read the root group: {error}") from error
+        raise GroupNotFoundError(f"{file.filename}: no group {root}; h5zarr inspect lists the groups") from error
+    if info.type != h5o.TYPE_GROUP:
+        raise GroupNotFoundError(f"{file.filename}: {root} is not a group; h5zarr inspect lists the groups")
+    return int(info.addr)
+
+
+def _descend(
+    file: h5py.File, root: str, address: int, found: Walk, soft: list[tuple[str, bytes]]
+) -> None:
+    found.group_names[address] = [root]
+    pending = [root]
+    while pending:
+        path = pending.pop()
+        try:
+            group = h5g.open(file.id, encode_path(path))
+            links = _links(group)
+        except READ_ERRORS as error:
+            found.problems.append(_unreadable(path, "group", error))
+            continue
+        children = [_follow(group, path, link, found, soft) for link in links]
+        pending.extend(child for child in reversed(children) if child is not None)
+
+
+def _links(group: h5g.GroupID) -> list[_Link]:
+    """Return the links of a group, in the order of creation where the file knows it."""
+    tracked = group.get_create_plist().get_link_creation_order() & h5p.CRT_ORDER_TRACKED
+    order = h5.INDEX_CRT_ORDER if tracked else h5.INDEX_NAME
+    links: list[_Link] = []
+
+    def note(name: bytes, info: Any) -> None:
+        address = info.u if info.type == h5l.TYPE_HARD else None
+        links.append(_Link(name=name, kind=info.type, address=address))
+
+    group.links.iterate(note, idx_type=order, info=True)
+    return links
+
+
+def _follow(
+    group: h5g.GroupID, parent: str, link: _Link, found: Walk, soft: list[tuple[str, bytes]]
+) -> str | None:
+    """Note where a link leads; return the path of a group that was not known before."""
+    path = parent.rstrip("/") + "/" + link.name.decode("utf-8", "surrogateescape")
+    if link.kind == h5l.TYPE_HARD:
+        return _follow_hard(group, path, link, found)
+    if link.kind == h5l.TYPE_SOFT:
+        soft.append((path, link.name))
+    elif link.kind == h5l.TYPE_EXTERNAL:
+        found.problems.append(_external_link(group, path, link.name))
+    else:
+        found.problems.append(
+            Problem(
+                path=path, found=f"a user-defined link of class {link.kind}", remedy="replace it by a soft link"
+            )
+        )
+    return None
+
+
+def _follow_hard(group: h5g.GroupID, path: str, link: _Link, found: Walk) -> str | None:
+    assert link.address is not None
+    for names in (found.group_names.get(link.address), found.dataset_names.get(link.address)):
+        if names is not None:
+            names.append(path)
+            return None
+    try:
+        kind = h5o.get_info(group, link.name).type
+    except READ_ERRORS as error:
+        found.problems.append(_unreadable(path, "object", error))
+        return None
+    if kind == h5o.TYPE_DATASET:
+        found.dataset_names[link.address] = [path]
+    elif kind == h5o.TYPE_GROUP:
+        found.group_names[link.address] = [path]
+        return path
+    return None
+
+
+def _resolve_soft_link(file: h5py.File, path: str, name: bytes, found: Walk) -> None:
+    """Find the object of a soft link; one outside of the selection is walked under the link's name."""
+    try:
+        info = h5o.get_info(file.id, encode_path(path))
+    except READ_ERRORS:
+        found.problems.append(_dangling(file, path, name))
+        return
+    for known in (found.group_names, found.dataset_names):
+        if info.addr in known:
+            found.soft_links.append(SoftLink(path=path, target=known[info.addr][0]))
+            return
+    if info.type == h5o.TYPE_DATASET:
+        found.dataset_names[info.addr] = [path]
+    elif info.type == h5o.TYPE_GROUP:
+        further: list[tuple[str, bytes]] = []
+        _descend(file, path, info.addr, found, further)
+        for deeper, deeper_name in further:
+            _resolve_soft_link(file, deeper, deeper_name, found)
+
+
+def _dangling(file: h5py.File, path: str, name: bytes) -> Problem:
+    parent = h5g.open(file.id, encode_path(path.rpartition("/")[0] or "/"))
+    target = parent.links.get_val(name).decode("utf-8", "surrogateescape")
+    return Problem(
+        path=path,
+        found=f"a soft link to {target}, where nothing is",
+        remedy="nothing is lost; remove the link to be rid of this message",
+    )
+
+
+def _external_link(group: h5g.GroupID, path: str, name: bytes) -> Problem:
+    filename, target = (part.decode("utf-8", "surrogateescape") for part in group.links.get_val(name))
+    return Problem(
+        path=path,
+        found=f"an external link to {target} in {filename}",
+        remedy="convert that file by itself",
+    )
+
+
+def _unreadable(path: str, kind: str, error: BaseException) -> Problem:
+    return Problem(
+        path=path,
+        found=f"libhdf5 cannot read the {kind}: {' '.join(str(error).split())}",
+        remedy=_CHECK_FILE,
+    )
