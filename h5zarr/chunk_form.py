@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import bisect
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -60,9 +61,11 @@ class ChunkForm:
 
     def mask_of(self, byte_length: int) -> int:
         """Return the filter mask of a chunk of a stored length (bytes)."""
-        if not self.mask_by_byte_length:
-            return self.filter_mask
-        return dict(self.mask_by_byte_length).get(byte_length, self.filter_mask)
+        pairs = self.mask_by_byte_length
+        position = bisect.bisect_left(pairs, (byte_length, 0))
+        if position < len(pairs) and pairs[position][0] == byte_length:
+            return pairs[position][1]
+        return self.filter_mask
 
     def applied_filters(self, filter_mask: int) -> tuple[Filter, ...]:
         """Return the filters that a chunk with a filter mask went through, in the order of writing."""

@@ -61,6 +61,7 @@ def convert(
     exclude: Iterable[str] = (),
     inline_threshold: int = INLINE_THRESHOLD_BYTES,
     inline_limit: int = INLINE_LIMIT_BYTES,
+    follow_external: bool = False,
     links: Links = "arrays",
     phony_dimensions: bool = True,
     progress: Progress | None = None,
@@ -75,7 +76,7 @@ def convert(
         Path or fsspec URL of the JSON to write; None writes nothing.
     storage_options
         Options of the fsspec filesystem of ``source``.
-    public_url, group, include, exclude, inline_threshold, inline_limit, progress
+    public_url, group, include, exclude, inline_threshold, inline_limit, follow_external, progress
         As of `h5zarr.scan`.
     links, phony_dimensions
         As of `h5zarr.translate`.
@@ -103,6 +104,7 @@ def convert(
         exclude=exclude,
         inline_threshold=inline_threshold,
         inline_limit=inline_limit,
+        follow_external=follow_external,
         progress=progress,
     )
     hierarchy = translate(scanned, links=links, phony_dimensions=phony_dimensions)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,13 @@ from h5py._objects import phil
 from h5zarr.chunk_form import ChunkForm
 from h5zarr.errors import DamagedFileError, ReferencesError
 from h5zarr.filter_registry import filter_name, missing_plugin
+from h5zarr.fragile_filters import (
+    BZIP2,
+    FLETCHER32,
+    FLETCHER32_BYTE_LENGTH,
+    check_stored_bytes,
+    undo_bzip2,
+)
 from h5zarr.model import Filter
 
 ByteArray = npt.NDArray[np.uint8]
@@ -33,7 +41,7 @@ ByteArray = npt.NDArray[np.uint8]
 _LARGEST_CHUNK = 0xFFFFFFFF
 _LARGEST_KEPT_OPEN = 1 << 20
 _FILES_KEPT_OPEN = 16
-_MOST_FILTERS = 31
+_MOST_FILTERS = 32
 _UNDEFINED_ADDRESS = 0xFFFFFFFFFFFFFFFF
 _FIRST_PRIVATE_FILTER = 65535
 _HDF5_ERRORS = (OSError, RuntimeError, ValueError, KeyError, TypeError, MemoryError)
@@ -70,10 +78,19 @@ def decode_chunk(
         return unfilter_chunk(form, stored_bytes, filter_mask)
     conversion = _conversion(form.stored_type, form.memory_type)
     count = conversion.element_count(form.chunk_byte_length)
-    values = np.empty(count * conversion.widest, np.uint8)
+    values = np.empty(count * max(conversion.byte_lengths), np.uint8)
     values[: form.chunk_byte_length] = unfilter_chunk(form, stored_bytes, filter_mask)
     conversion.convert(values, count)
-    return values[: count * conversion.memory_byte_length]
+    return values[: count * conversion.byte_lengths[-1]]
+
+
+def is_convertible(stored_type: bytes, memory_type: bytes) -> bool:
+    """Return whether the codec can convert elements between two datatypes (`H5Tencode`)."""
+    try:
+        _conversion(stored_type, memory_type)
+    except ReferencesError:
+        return False
+    return True
 
 
 def unfilter_chunk(
@@ -102,15 +119,19 @@ def unfilter_chunk(
     ReferencesError
         libhdf5 does not have a filter, or the chunk or pipeline is larger than it allows.
     """
-    stored = np.frombuffer(stored_bytes, np.uint8)
-    filters = form.applied_filters(form.mask_of(stored.nbytes) if filter_mask is None else filter_mask)
+    data = np.frombuffer(stored_bytes, np.uint8)
+    byte_length = data.nbytes
+    filters = form.applied_filters(form.mask_of(byte_length) if filter_mask is None else filter_mask)
+    while filters and filters[-1].identifier == BZIP2:
+        data, filters = undo_bzip2(data), filters[:-1]
     if filters:
-        return _decoder(filters, form.chunk_byte_length).decode(stored)
-    if stored.nbytes < form.chunk_byte_length:
+        check_stored_bytes(filters[-1], data)
+        return _decoder(filters, form.chunk_byte_length).decode(data)
+    if data.nbytes < form.chunk_byte_length:
         raise DamagedFileError(
-            f"chunk of {form.chunk_byte_length} bytes, of which {stored.nbytes} are stored"
+            f"chunk of {byte_length} stored bytes holds {data.nbytes} of {form.chunk_byte_length} bytes"
         )
-    return stored[: form.chunk_byte_length]
+    return data[: form.chunk_byte_length]
 
 
 # The file --------------------------------------------------------------------------------
@@ -227,7 +248,7 @@ class _ChunkDecoder:
     def __init__(self, filters: tuple[Filter, ...], chunk_byte_length: int) -> None:
         self._chunk_byte_length = chunk_byte_length
         self._words = ", ".join(f"{stage.identifier} ({filter_name(stage.identifier)})" for stage in filters)
-        self._image = build_file_image((_length_check(chunk_byte_length), *filters), chunk_byte_length)
+        self._image = build_file_image(_with_length_checks(filters, chunk_byte_length), chunk_byte_length)
         self._dataset: h5d.DatasetID | None = None
 
     def decode(self, stored: ByteArray) -> ByteArray:
@@ -269,21 +290,27 @@ class _ChunkDecoder:
 @functools.lru_cache(maxsize=_FILES_KEPT_OPEN)
 def _decoder(filters: tuple[Filter, ...], chunk_byte_length: int) -> _ChunkDecoder:
     """Return the decoder of a pipeline, one for all arrays and threads that use it."""
-    missing = missing_plugin(filters)
-    if missing is not None:
-        raise ReferencesError(f"chunks need {missing.found}; {missing.remedy}")
+    _check_filters(filters)
     if chunk_byte_length > _LARGEST_CHUNK:
         raise ReferencesError(f"filtered chunk of {chunk_byte_length} bytes; libhdf5 allows {_LARGEST_CHUNK}")
-    if len(filters) > _MOST_FILTERS:
-        raise ReferencesError(f"pipeline of {len(filters)} filters; the codec allows {_MOST_FILTERS}")
+    if len(_with_length_checks(filters, chunk_byte_length)) > _MOST_FILTERS:
+        raise ReferencesError(f"pipeline of {len(filters)} filters, too long to be checked")
     try:
         return _ChunkDecoder(filters, chunk_byte_length)
     except struct.error as error:
         raise ReferencesError(f"filter pipeline longer than a header message allows: {error}") from error
 
 
+def _check_filters(filters: tuple[Filter, ...]) -> None:
+    """Raise where libhdf5 does not have a filter."""
+    missing = missing_plugin(filters)
+    if missing is not None:
+        raise ReferencesError(f"chunks need {missing.found}; {missing.remedy}")
+
+
 # libhdf5 2.0.0 takes a pipeline's output for a whole chunk whatever its length, and reads on into
-# memory that is not its own where it is shorter. A filter before all others sees the length.
+# memory that is not its own where it is shorter; its fletcher32 does so with less than a checksum. A filter
+# that is registered here sees the length: before all others, and after each fletcher32.
 
 _FilterFunction = ctypes.CFUNCTYPE(
     ctypes.c_size_t,
@@ -318,15 +345,25 @@ def _check_length(
     return byte_length if byte_length >= client_data[0] else 0
 
 
-def _length_check(chunk_byte_length: int) -> Filter:
-    """Return a filter that fails where less than a chunk comes out of the filters after it."""
+def _with_length_checks(filters: tuple[Filter, ...], chunk_byte_length: int) -> tuple[Filter, ...]:
+    """Return a pipeline that fails where libhdf5 would read beyond its buffers."""
+    stages = [_length_check(chunk_byte_length)]
+    for stage in filters:
+        stages.append(stage)
+        if stage.identifier == FLETCHER32:
+            stages.append(_length_check(FLETCHER32_BYTE_LENGTH))
+    return tuple(stages)
+
+
+def _length_check(byte_length: int) -> Filter:
+    """Return a filter that fails where so many bytes do not come out of the filters after it."""
     with phil:
         identifier = _register_length_check().identifier
     return Filter(
         identifier=identifier,
         name="h5zarr length check",
         flags=h5z.FLAG_MANDATORY,
-        client_data=(chunk_byte_length,),
+        client_data=(byte_length,),
     )
 
 
@@ -350,49 +387,50 @@ def _register_length_check() -> _FilterClass:
 class _Conversion:
     """A way from a stored datatype to one in memory."""
 
-    stored_type: h5t.TypeID
-    """The file's datatype."""
-    memory_type: h5t.TypeID
-    """The datatype that h5py gives."""
-    stored_byte_length: int
-    """Bytes of one element in the file."""
-    memory_byte_length: int
-    """Bytes of one element in memory."""
-
-    @property
-    def widest(self) -> int:
-        """Bytes that an element needs while it is converted in place."""
-        return max(self.stored_byte_length, self.memory_byte_length)
+    datatypes: tuple[h5t.TypeID, ...]
+    """The file's datatype, the one in memory last, between them what the way leads over."""
+    byte_lengths: tuple[int, ...]
+    """Bytes of one element of each of them."""
 
     def element_count(self, byte_length: int) -> int:
         """Return the elements in so many stored bytes."""
-        count, rest = divmod(byte_length, self.stored_byte_length)
+        count, rest = divmod(byte_length, self.byte_lengths[0])
         if rest:
-            raise ReferencesError(
-                f"chunk of {byte_length} bytes, elements of {self.stored_byte_length} bytes"
-            )
+            raise ReferencesError(f"chunk of {byte_length} bytes, elements of {self.byte_lengths[0]} bytes")
         return count
 
     def convert(self, values: ByteArray, count: int) -> None:
         """Convert so many elements in place; padding between members becomes 0."""
-        # A background keeps what a compound's conversion does not touch; h5py's own would be ``values``.
-        background = np.zeros_like(values)
-        try:
-            h5t.convert(self.stored_type, self.memory_type, count, values, background)
-        except _HDF5_ERRORS as error:
-            raise ReferencesError(f"libhdf5 cannot convert stored_type to memory_type: {error}") from error
+        for source, target in itertools.pairwise(self.datatypes):
+            # h5py's own background for compounds would be a copy of ``values``.
+            h5t.convert(source, target, count, values, np.zeros_like(values))
 
 
 @functools.lru_cache(maxsize=256)
 def _conversion(stored_type: bytes, memory_type: bytes) -> _Conversion:
-    """Return the conversion between two encoded datatypes."""
+    """Return the conversion between two encoded datatypes, tried on one element."""
     stored, memory = _decode_type(stored_type), _decode_type(memory_type)
-    return _Conversion(
-        stored_type=stored,
-        memory_type=memory,
-        stored_byte_length=stored.get_size(),
-        memory_byte_length=memory.get_size(),
-    )
+    try:
+        return _tried_conversion(stored, memory)
+    except _HDF5_ERRORS:
+        # From a big-endian bitfield to a little-endian integer, say, libhdf5 has a way only over h5py's own.
+        return _conversion_by_h5py(stored, memory)
+
+
+def _conversion_by_h5py(stored: h5t.TypeID, memory: h5t.TypeID) -> _Conversion:
+    """Return the conversion that leads over the datatype that h5py reads into."""
+    try:
+        return _tried_conversion(stored, h5t.py_create(stored.dtype), memory)
+    except _HDF5_ERRORS as error:
+        raise ReferencesError(f"libhdf5 cannot convert stored_type to memory_type: {error}") from error
+
+
+def _tried_conversion(*datatypes: h5t.TypeID) -> _Conversion:
+    """Return the conversion over these datatypes; raises what h5py raises where there is none."""
+    byte_lengths = tuple(datatype.get_size() for datatype in datatypes)
+    conversion = _Conversion(datatypes=datatypes, byte_lengths=byte_lengths)
+    conversion.convert(np.zeros(max(byte_lengths), np.uint8), 1)
+    return conversion
 
 
 def _decode_type(encoded: bytes) -> h5t.TypeID:

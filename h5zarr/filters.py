@@ -150,14 +150,15 @@ def plan_masks(
         Whether partial edge chunks skip the pipeline, which their masks do not say.
     """
     everything = (1 << len(filters)) - 1
+    if not everything or not len(index):
+        return _plan(0, (), index, index.filter_mask, np.zeros(0, np.intp))
     masks = index.filter_mask & np.uint32(everything)
-    if unfiltered_partial_chunks and everything:
+    if unfiltered_partial_chunks:
         masks = np.where(_is_partial(index, shape, chunk_shape), np.uint32(everything), masks)
+    if (masks == masks[0]).all():
+        return _plan(int(masks[0]), (), index, masks, np.zeros(0, np.intp))
     present, counts = np.unique(masks, return_counts=True)
-    most = int(present[counts.argmax()]) if len(present) else 0
-    if len(present) <= 1:
-        return _plan(most, (), index, masks, np.zeros(0, np.intp))
-    return _plan_mixed(most, [int(mask) for mask in present], index, masks)
+    return _plan_mixed(int(present[counts.argmax()]), present.tolist(), index, masks)
 
 
 def _plan_mixed(most: int, present: list[int], index: ChunkIndex, masks: UInt32Column) -> MaskPlan:

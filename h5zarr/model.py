@@ -207,10 +207,12 @@ class ExternalFile:
 
     name: str
     """File name as the dataset has it."""
+    url: str
+    """Where that file is."""
     byte_offset: int
     """Where the piece begins in that file (bytes)."""
-    byte_length: int | None
-    """Its length (bytes); None for unlimited."""
+    byte_length: int
+    """Its length, as far as the dataset's elements reach (bytes)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -253,6 +255,10 @@ class Dataset:
     values: Any = None
     """NumPy array of all values as h5py reads them (strings as bytes, references as paths), where
     stored bytes alone do not tell them; None where they do."""
+    elements: bytes | None = None
+    """All elements of ``memory_dtype`` in C order, of a virtual dataset; None of others."""
+    url: str | None = None
+    """The file that holds it, where an external link leads to it; None for the scanned file."""
     dimension_scales: tuple[tuple[str, ...], ...] = ()
     """Absolute paths of the scales attached to each dimension (`DIMENSION_LIST`); () without any."""
     clean_padding: bool = False

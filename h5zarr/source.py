@@ -42,7 +42,9 @@ class OpenSource:
     file: h5py.File
     """The file, open for reading."""
     identity: SourceIdentity
-    """Where it is and what tells it from a later version."""
+    """Where references find it, and what tells it from a later version."""
+    url: str
+    """Where it is read from."""
 
 
 @contextlib.contextmanager
@@ -70,7 +72,8 @@ def open_source(
     """
     with contextlib.ExitStack() as stack:
         if isinstance(source, h5py.File):
-            yield OpenSource(file=source, identity=_file_identity(source, public_url))
+            identity = _file_identity(source, public_url)
+            yield OpenSource(file=source, identity=identity, url=identity.url)
         elif isinstance(source, (str, os.PathLike)):
             yield _open_url(stringify_path(source), dict(storage_options or {}), public_url, stack)
         else:
@@ -107,7 +110,7 @@ def _open_url(
     except OSError as error:
         raise SourceError(f"{url}: cannot be opened: {error}") from error
     file = _open_hdf5(stack.enter_context(stream), url)
-    return OpenSource(file=stack.enter_context(file), identity=identity)
+    return OpenSource(file=stack.enter_context(file), identity=identity, url=url)
 
 
 def _open_local(path: str, public_url: str | None, stack: contextlib.ExitStack) -> OpenSource:
@@ -124,7 +127,8 @@ def _open_local(path: str, public_url: str | None, stack: contextlib.ExitStack) 
     identity = SourceIdentity(
         url=public_url or local_url(path), byte_length=status.st_size, modified=status.st_mtime
     )
-    return OpenSource(file=stack.enter_context(_open_hdf5(path, path)), identity=identity)
+    file = stack.enter_context(_open_hdf5(path, path))
+    return OpenSource(file=file, identity=identity, url=local_url(path))
 
 
 def _open_stream(stream: IO[bytes], public_url: str | None, stack: contextlib.ExitStack) -> OpenSource:
@@ -133,7 +137,7 @@ def _open_stream(stream: IO[bytes], public_url: str | None, stack: contextlib.Ex
         raise SourceError("an open file without a name needs public_url, the URL that references name")
     byte_length = stream.seek(0, io.SEEK_END)
     file = stack.enter_context(_open_hdf5(stream, url))
-    return OpenSource(file=file, identity=SourceIdentity(url=url, byte_length=byte_length))
+    return OpenSource(file=file, identity=SourceIdentity(url=url, byte_length=byte_length), url=url)
 
 
 def _stream_url(stream: IO[bytes]) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,7 +21,9 @@ from h5zarr.inline_values import InlineArray, inline_array
 from h5zarr.model import (
     JSON,
     ArrayNode,
+    ChunkIndex,
     Dataset,
+    ExternalFile,
     FileScan,
     Group,
     GroupNode,
@@ -37,6 +39,7 @@ Links = Literal["arrays", "attributes"]
 
 _LINKS_ATTRIBUTE = "hdf5_links"
 _LARGEST_CONTIGUOUS_CHUNK_BYTES = 64 * 2**20
+_LARGEST_INLINE_CHUNK_BYTES = 4 * 2**20
 _UNREADABLE_SEGMENTS = frozenset({".", ".."})
 
 
@@ -239,15 +242,14 @@ def _storage(dataset: Dataset, url: str) -> tuple[_Storage, np.dtype[np.generic]
     if dataset.values is not None:
         inline = inline_array(dataset.values, dataset.datatype)
         return _inline_storage(inline), _reader_dtype(inline)
-    if dataset.layout is Layout.VIRTUAL:
-        raise Untranslatable("a virtual dataset, whose data are in other files", "convert its sources by themselves")
-    if dataset.layout is Layout.EXTERNAL:
-        files = ", ".join(piece.name for piece in dataset.external_files)
-        raise Untranslatable(f"external storage in {files}", "copy the dataset with h5repack -l CONTI")
     data_type = translate_datatype(
         dataset.datatype, dataset.memory_dtype, clean_padding=dataset.clean_padding
     )
-    return _referenced_storage(dataset, data_type, url), data_type.dtype
+    if dataset.layout is Layout.VIRTUAL:
+        return _elements_storage(dataset, data_type), data_type.dtype
+    if dataset.layout is Layout.EXTERNAL:
+        return _external_storage(dataset, data_type), data_type.dtype
+    return _referenced_storage(dataset, data_type, dataset.url or url), data_type.dtype
 
 
 def _reader_dtype(inline: InlineArray) -> np.dtype[np.generic]:
@@ -295,6 +297,75 @@ def _inline_storage(inline: InlineArray) -> _Storage:
     )
 
 
+def _elements_storage(dataset: Dataset, data_type: ZarrDataType) -> _Storage:
+    """Return a virtual dataset's elements inline, in one chunk or several of equal size."""
+    assert dataset.shape is not None
+    assert dataset.elements is not None
+    byte_length = math.prod(data_type.trailing_shape) * data_type.dtype.itemsize
+    chunk_shape = _split(dataset.shape, byte_length, _LARGEST_INLINE_CHUNK_BYTES)
+    grid = grid_shape(dataset.shape, chunk_shape)
+    length = math.prod(chunk_shape) * byte_length
+    inline = {
+        position: dataset.elements[position * length : (position + 1) * length]
+        for position in range(math.prod(grid))
+    }
+    trailing = data_type.trailing_shape
+    return _Storage(
+        shape=dataset.shape + trailing,
+        chunk_shape=chunk_shape + trailing,
+        data_type=data_type.data_type,
+        fill_value=_fill_value(dataset, data_type),
+        codecs=[_bytes_codec("little" if data_type.endian else None)],
+        manifest=_empty_manifest(grid + (1,) * len(trailing), inline),
+    )
+
+
+def _external_storage(dataset: Dataset, data_type: ZarrDataType) -> _Storage:
+    """Return external storage as chunks none of which lies in two pieces."""
+    assert dataset.shape is not None
+    trailing = data_type.trailing_shape
+    pieces = dataset.external_files
+    row = dataset.datatype.byte_length
+    boundaries = [piece.byte_length for piece in pieces]
+    largest = min(math.gcd(*boundaries), _LARGEST_CONTIGUOUS_CHUNK_BYTES) if pieces else row
+    chunk_shape = _split(dataset.shape, row, max(largest, row), divides=math.gcd(*boundaries))
+    form = ChunkForm(
+        chunk_byte_length=math.prod(chunk_shape) * row,
+        stored_type=dataset.stored_type if data_type.needs_conversion else None,
+        memory_type=dataset.memory_type if data_type.needs_conversion else None,
+    )
+    if any(boundary % form.chunk_byte_length for boundary in boundaries):
+        raise Untranslatable(
+            "external storage in pieces that end within an element", "copy the dataset with h5repack -l CONTI"
+        )
+    return _Storage(
+        shape=dataset.shape + trailing,
+        chunk_shape=chunk_shape + trailing,
+        data_type=data_type.data_type,
+        fill_value=_fill_value(dataset, data_type),
+        codecs=_codec_pipeline(data_type, form),
+        manifest=_external_manifest(
+            grid_shape(dataset.shape, chunk_shape) + (1,) * len(trailing), pieces, form.chunk_byte_length
+        ),
+    )
+
+
+def _external_manifest(grid: Shape, pieces: Sequence[ExternalFile], chunk_byte_length: int) -> Manifest:
+    counts = [piece.byte_length // chunk_byte_length for piece in pieces]
+    byte_offset = [
+        np.uint64(piece.byte_offset) + np.arange(count, dtype=np.uint64) * np.uint64(chunk_byte_length)
+        for piece, count in zip(pieces, counts, strict=True)
+    ]
+    return Manifest(
+        grid_shape=grid,
+        locations=tuple(piece.url for piece in pieces),
+        grid_position=np.arange(sum(counts), dtype=np.uint64),
+        byte_offset=np.concatenate(byte_offset) if byte_offset else np.zeros(0, np.uint64),
+        byte_length=np.full(sum(counts), chunk_byte_length, np.uint64),
+        location_index=np.repeat(np.arange(len(pieces), dtype=np.uint32), counts),
+    )
+
+
 def _bytes_codec(endian: str | None) -> JSON:
     if endian is None:
         return {"name": "bytes"}
@@ -328,23 +399,35 @@ def _chunk_shape(dataset: Dataset) -> Shape:
     assert dataset.shape is not None
     if dataset.chunk_shape is not None:
         return dataset.chunk_shape
-    return _split(dataset.shape, dataset.datatype.byte_length)
+    return _split(dataset.shape, dataset.datatype.byte_length, _LARGEST_CONTIGUOUS_CHUNK_BYTES)
 
 
-def _split(shape: Shape, element_byte_length: int) -> Shape:
+def _split(shape: Shape, element_byte_length: int, largest: int, divides: int = 0) -> Shape:
     """Split contiguous elements into equal chunks that are contiguous themselves and not too large.
 
     The leading axes are cut into single rows, as many as needed, and the next into a divisor of
     its length, so that every chunk is whole.
+
+    Parameters
+    ----------
+    shape
+        (rank,) in elements.
+    element_byte_length
+        Bytes of one element.
+    largest
+        Bytes of a chunk at most, unless one element takes more.
+    divides
+        Bytes of which a chunk must be a divisor, where one exists; 0 for any.
     """
     chunk = [max(extent, 1) for extent in shape]
     for axis, extent in enumerate(chunk):
         row = math.prod(chunk[axis + 1 :]) * element_byte_length
-        most = max(_LARGEST_CONTIGUOUS_CHUNK_BYTES // row, 1)
-        if extent <= most:
+        most = max(largest // row, 1)
+        if extent <= most and divides % (extent * row) == 0:
             break
-        chunk[axis] = next(length for length in range(most, 0, -1) if extent % length == 0)
-        if chunk[axis] > 1 or row <= _LARGEST_CONTIGUOUS_CHUNK_BYTES:
+        lengths = (length for length in range(min(most, extent), 0, -1) if extent % length == 0)
+        chunk[axis] = next((length for length in lengths if divides % (length * row) == 0), 1)
+        if divides % (chunk[axis] * row) == 0 and chunk[axis] * row <= largest:
             break
     return tuple(chunk)
 
@@ -380,15 +463,19 @@ def _codecs(
         stored_type=dataset.stored_type if data_type.needs_conversion else None,
         memory_type=dataset.memory_type if data_type.needs_conversion else None,
     )
-    applied = form.applied_filters(masks.filter_mask)
-    standard = standard_codecs(applied, byte_length)
+    return _codec_pipeline(data_type, form), form
+
+
+def _codec_pipeline(data_type: ZarrDataType, form: ChunkForm) -> list[JSON]:
+    applied = form.applied_filters(form.filter_mask)
+    standard = standard_codecs(applied, form.chunk_byte_length)
     first = _bytes_codec(data_type.endian)
     if standard is not None and not form.mask_by_byte_length and not data_type.needs_conversion:
-        return [first, *standard], form
+        return [first, *standard]
     missing = missing_plugin(applied)
     if missing is not None:
         raise Untranslatable(missing.found, missing.remedy)
-    return [first, {"name": "h5zarr.hdf5", "configuration": form.to_configuration()}], form
+    return [first, {"name": "h5zarr.hdf5", "configuration": form.to_configuration()}]
 
 
 def _untold_length(dataset: Dataset, masks: MaskPlan, chunk_byte_length: int) -> tuple[tuple[int, int], ...]:
@@ -417,7 +504,7 @@ def _manifest(
         inline |= _unfiltered_chunks(dataset, masks, form)
     if dataset.chunk_shape is None and not inline and len(index):
         return _contiguous_manifest(grid, int(index.byte_offset[0]), form.chunk_byte_length, url)
-    kept = ~np.isin(index.grid_position, np.fromiter(inline, np.uint64, len(inline))) if inline else slice(None)
+    kept = _referenced_rows(index, inline)
     return Manifest(
         grid_shape=grid,
         locations=(url,),
@@ -426,6 +513,15 @@ def _manifest(
         byte_length=index.byte_length[kept],
         inline=inline,
     )
+
+
+def _referenced_rows(index: ChunkIndex, inline: Mapping[int, bytes]) -> Any:
+    """Return what selects the rows of the index that do not stand inline."""
+    if not inline:
+        return slice(None)
+    if len(inline) == len(index):
+        return slice(0)
+    return ~np.isin(index.grid_position, np.fromiter(inline, np.uint64, len(inline)))
 
 
 def _contiguous_manifest(grid: Shape, byte_offset: int, chunk_byte_length: int, url: str) -> Manifest:

@@ -9,10 +9,22 @@ import h5py
 from h5py import h5, h5g, h5l, h5o, h5p
 
 from h5zarr.errors import DamagedFileError, GroupNotFoundError, Problem
-from h5zarr.model import Selection, SoftLink
+from h5zarr.model import SoftLink
 from h5zarr.read_values import READ_ERRORS
 
 _CHECK_FILE = "check the file with h5dump, or copy it again from its origin"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExternalLink:
+    """A link to an object of another file."""
+
+    path: str
+    """Absolute path of the link."""
+    filename: str
+    """The other file, as the link has it."""
+    target: str
+    """Path of the object in that file."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -25,8 +37,10 @@ class Walk:
     """Absolute paths of each dataset by the address of its object header (bytes), first name first."""
     soft_links: list[SoftLink] = field(default_factory=list)
     """Soft links to objects of the walk."""
+    external_links: list[ExternalLink] = field(default_factory=list)
+    """Links to objects of other files."""
     problems: list[Problem] = field(default_factory=list)
-    """Links that lead nowhere, or out of the file."""
+    """Links that lead nowhere."""
 
     def path_of_address(self) -> dict[int, str]:
         """Return the first name of every object by its address."""
@@ -45,8 +59,19 @@ def encode_path(path: str) -> bytes:
     return path.encode("utf-8", "surrogateescape")
 
 
-def walk(file: h5py.File, selection: Selection) -> Walk:
-    """Follow all links below the selection's root.
+def is_dataset(file: h5py.File, path: str) -> bool:
+    """Return whether a path leads to a dataset.
+
+    Raises
+    ------
+    OSError, RuntimeError, ValueError, KeyError
+        It leads nowhere.
+    """
+    return bool(h5o.get_info(file.id, encode_path(path)).type == h5o.TYPE_DATASET)
+
+
+def walk(file: h5py.File, root: str) -> Walk:
+    """Follow all links of the file below a group.
 
     Raises
     ------
@@ -57,7 +82,7 @@ def walk(file: h5py.File, selection: Selection) -> Walk:
     """
     found = Walk()
     soft: list[tuple[str, bytes]] = []
-    _descend(file, selection.root, _root_address(file, selection.root), found, soft)
+    _descend(file, root, _root_address(file, root), found, soft)
     for path, name in soft:
         _resolve_soft_link(file, path, name, found)
     return found
@@ -116,7 +141,7 @@ def _follow(
     if link.kind == h5l.TYPE_SOFT:
         soft.append((path, link.name))
     elif link.kind == h5l.TYPE_EXTERNAL:
-        found.problems.append(_external_link(group, path, link.name))
+        found.external_links.append(_external_link(group, path, link.name))
     else:
         found.problems.append(
             Problem(
@@ -175,13 +200,9 @@ def _dangling(file: h5py.File, path: str, name: bytes) -> Problem:
     )
 
 
-def _external_link(group: h5g.GroupID, path: str, name: bytes) -> Problem:
+def _external_link(group: h5g.GroupID, path: str, name: bytes) -> ExternalLink:
     filename, target = (part.decode("utf-8", "surrogateescape") for part in group.links.get_val(name))
-    return Problem(
-        path=path,
-        found=f"an external link to {target} in {filename}",
-        remedy="convert that file by itself",
-    )
+    return ExternalLink(path=path, filename=filename, target=target)
 
 
 def _unreadable(path: str, kind: str, error: BaseException) -> Problem:
