@@ -65,6 +65,19 @@ def contiguous_index(shape: Shape, byte_offset: int, byte_length: int) -> ChunkI
     )
 
 
+def combined_index(
+    grid: Shape, grid_position: UInt64Column, byte_offset: UInt64Column, byte_length: UInt64Column
+) -> ChunkIndex:
+    """Return the index of chunks that were gathered from several datasets, none of them masked."""
+    return ChunkIndex(
+        grid_shape=grid,
+        grid_position=grid_position,
+        byte_offset=byte_offset,
+        byte_length=byte_length,
+        filter_mask=np.zeros(len(grid_position), np.uint32),
+    )
+
+
 def empty_index(grid: Shape) -> ChunkIndex:
     """Return the index of a dataset of which nothing is stored."""
     empty = np.zeros(0, np.uint64)

@@ -14,6 +14,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any, Self
 
+from h5py._objects import phil
 from zarr.abc.codec import BytesBytesCodec
 from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer
@@ -23,6 +24,7 @@ from h5zarr.errors import ReferencesError
 from h5zarr.file_image import decode_chunk
 
 CODEC_NAME = "h5zarr.hdf5"
+_LARGEST_DECODED_IN_LOOP = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,13 @@ class HDF5Codec(BytesBytesCodec):
         return chunk_spec.prototype.buffer.from_bytes(memoryview(values))
 
     async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> Buffer:
+        # Handing a small chunk to a thread takes several times as long as decoding it. The event loop
+        # must not wait for h5py's lock, though, which another thread may hold while it fetches a file.
+        if self.form.chunk_byte_length <= _LARGEST_DECODED_IN_LOOP and phil.acquire(False):
+            try:
+                return self._decode_sync(chunk_data, chunk_spec)
+            finally:
+                phil.release()
         return await asyncio.to_thread(self._decode_sync, chunk_data, chunk_spec)
 
     def _encode_sync(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> Buffer | None:

@@ -234,7 +234,8 @@ class Dataset:
     layout: Layout
     """Its storage layout."""
     chunk_shape: Shape | None
-    """Shape of a chunk in elements; None where it is not chunked."""
+    """Shape of a chunk in elements; of a virtual dataset, of its sources' chunks in it; None where it
+    is not chunked."""
     filters: tuple[Filter, ...]
     """Its filter pipeline, in the order of writing."""
     memory_dtype: np.dtype[Any] | None
@@ -256,9 +257,13 @@ class Dataset:
     """NumPy array of all values as h5py reads them (strings as bytes, references as paths), where
     stored bytes alone do not tell them; None where they do."""
     elements: bytes | None = None
-    """All elements of ``memory_dtype`` in C order, of a virtual dataset; None of others."""
-    url: str | None = None
-    """The file that holds it, where an external link leads to it; None for the scanned file."""
+    """All elements of ``memory_dtype`` in C order, of a virtual dataset whose sources' chunks do not
+    fit; None of others."""
+    urls: tuple[str, ...] = ()
+    """The files that hold its chunks, of a virtual dataset or behind an external link; () for the
+    scanned file."""
+    url_index: UInt32Column | None = None
+    """(n,) Which of ``urls`` holds each chunk of the index; None: the first."""
     dimension_scales: tuple[tuple[str, ...], ...] = ()
     """Absolute paths of the scales attached to each dimension (`DIMENSION_LIST`); () without any."""
     clean_padding: bool = False

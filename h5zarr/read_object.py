@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import posixpath
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from h5py import h5, h5a, h5d, h5g, h5p, h5s
 from h5zarr import libhdf5
 from h5zarr.chunk_index import contiguous_index, empty_index, read_chunk_index
 from h5zarr.datatypes import depends_on_padding
-from h5zarr.errors import Problem, Untranslatable
+from h5zarr.errors import Problem, SourceError, Untranslatable
 from h5zarr.filters import plan_masks
 from h5zarr.model import (
     Attribute,
@@ -40,7 +40,9 @@ from h5zarr.read_values import (
     read_values,
     space_shape,
 )
-from h5zarr.walk import encode_path
+from h5zarr.source import open_source
+from h5zarr.virtual import virtual_chunks
+from h5zarr.walk import encode_path, is_dataset
 
 _LAYOUTS = {
     h5d.COMPACT: Layout.COMPACT,
@@ -139,18 +141,20 @@ def _read_dataset(reader: Reader, inner_path: str, names: list[str]) -> Dataset:
         shape=shape,
         maximum_shape=_maximum_shape(space) if shape is not None else None,
         layout=layout,
-        chunk_shape=chunk_shape,
-        filters=filters,
         memory_dtype=known.packed_dtype,
         stored_type=known.stored_type,
         memory_type=known.packed_type.encode() if known.packed_type is not None else None,
         fill_value=_fill_value(creation, known),
-        chunk_index=index,
         unfiltered_partial_chunks=partial,
         dimension_scales=scales,
         external_files=_external_files(reader, creation, shape, known) if layout is Layout.EXTERNAL else (),
-        url=reader.url,
-        **_read_data(reader, dataset, creation, layout, known, index, filters, partial),
+        **{
+            "chunk_shape": chunk_shape,
+            "filters": filters,
+            "chunk_index": index,
+            "urls": (reader.url,) if reader.url else (),
+            **_read_data(reader, dataset, creation, layout, known, index, filters, partial),
+        },
     )
 
 
@@ -173,7 +177,7 @@ def _read_data(
     if known.datatype.on_heap:
         return {"values": _values(reader, dataset, shape, known)}
     if layout is Layout.VIRTUAL:
-        return {"elements": _elements(reader, dataset, shape, known)}
+        return _virtual_data(reader, dataset, creation, shape, known)
     chunk_shape = tuple(creation.get_chunk()) if layout is Layout.CHUNKED else None
     masks = plan_masks(index, filters, shape, chunk_shape or shape, partial)
     return {
@@ -312,6 +316,75 @@ def _values(reader: Reader, dataset: h5d.DatasetID, shape: Shape, known: KnownTy
         raise _over_limit("values on a heap (variable-length or references)")
     reader.budget.remaining -= byte_length
     return values
+
+
+def _virtual_data(
+    reader: Reader, dataset: h5d.DatasetID, creation: h5p.PropDCID, shape: Shape, known: KnownType
+) -> dict[str, Any]:
+    """Return the chunks of a virtual dataset's sources, or its elements where they do not fit."""
+    sources = _Sources(reader=reader)
+    try:
+        chunks = virtual_chunks(creation, shape, _fill_value(creation, known), sources.read)
+    except Untranslatable:
+        chunks = None
+    if chunks is None or chunks.source.stored_type != known.stored_type:
+        return {"elements": _elements(reader, dataset, shape, known)}
+    return {
+        "chunk_shape": chunks.chunk_shape,
+        "filters": chunks.source.filters,
+        "chunk_index": chunks.index,
+        "urls": chunks.urls,
+        "url_index": chunks.url_index,
+    }
+
+
+@dataclass(kw_only=True, slots=True)
+class _Sources:
+    """The source datasets of one virtual dataset, each read once."""
+
+    reader: Reader
+    known: dict[tuple[str, str], tuple[str, Dataset] | None] = field(default_factory=dict)
+
+    def read(self, filename: str, path: str) -> tuple[str, Dataset] | None:
+        """Return URL and description of a source; None where there is none, which libhdf5 takes for fill.
+
+        Raises
+        ------
+        Untranslatable
+            There is one, but it cannot be described.
+        """
+        if (filename, path) not in self.known:
+            self.known[filename, path] = self._read(filename, path)
+        return self.known[filename, path]
+
+    def _read(self, filename: str, path: str) -> tuple[str, Dataset] | None:
+        place = self.reader.neighbourhood
+        url = place.url if filename == _SAME_FILE else place.resolve(filename)
+        try:
+            with open_source(url) as opened:
+                inner = replace(
+                    self.reader,
+                    file=opened.file.id,
+                    budget=InlineBudget(threshold=0, remaining=0),
+                    neighbourhood=replace(place, url=url, public_url=place.publish(url)),
+                    problems=[],
+                    types=TypeCache(),
+                )
+                if not _is_dataset(opened.file, path):
+                    return None
+                dataset = read_dataset(inner, path, [path])
+        except SourceError:
+            return None
+        if dataset is None:
+            raise Untranslatable(inner.problems[0].found, inner.problems[0].remedy)
+        return place.publish(url), dataset
+
+
+def _is_dataset(file: h5py.File, path: str) -> bool:
+    try:
+        return is_dataset(file, path)
+    except READ_ERRORS:
+        return False
 
 
 def _elements(reader: Reader, dataset: h5d.DatasetID, shape: Shape, known: KnownType) -> bytes:

@@ -245,11 +245,11 @@ def _storage(dataset: Dataset, url: str) -> tuple[_Storage, np.dtype[np.generic]
     data_type = translate_datatype(
         dataset.datatype, dataset.memory_dtype, clean_padding=dataset.clean_padding
     )
-    if dataset.layout is Layout.VIRTUAL:
+    if dataset.elements is not None:
         return _elements_storage(dataset, data_type), data_type.dtype
     if dataset.layout is Layout.EXTERNAL:
         return _external_storage(dataset, data_type), data_type.dtype
-    return _referenced_storage(dataset, data_type, dataset.url or url), data_type.dtype
+    return _referenced_storage(dataset, data_type, dataset.urls or (url,)), data_type.dtype
 
 
 def _reader_dtype(inline: InlineArray) -> np.dtype[np.generic]:
@@ -372,7 +372,7 @@ def _bytes_codec(endian: str | None) -> JSON:
     return {"name": "bytes", "configuration": {"endian": endian}}
 
 
-def _referenced_storage(dataset: Dataset, data_type: ZarrDataType, url: str) -> _Storage:
+def _referenced_storage(dataset: Dataset, data_type: ZarrDataType, urls: tuple[str, ...]) -> _Storage:
     assert dataset.shape is not None
     chunk_shape = _chunk_shape(dataset)
     masks = plan_masks(
@@ -390,7 +390,7 @@ def _referenced_storage(dataset: Dataset, data_type: ZarrDataType, url: str) -> 
         data_type=data_type.data_type,
         fill_value=_fill_value(dataset, data_type),
         codecs=codecs,
-        manifest=_manifest(dataset, chunk_shape, trailing, masks, form, url),
+        manifest=_manifest(dataset, chunk_shape, trailing, masks, form, urls),
     )
 
 
@@ -494,7 +494,7 @@ def _padded_byte_length(dataset: Dataset, chunk_byte_length: int) -> int:
 
 
 def _manifest(
-    dataset: Dataset, chunk_shape: Shape, trailing: Shape, masks: MaskPlan, form: ChunkForm, url: str
+    dataset: Dataset, chunk_shape: Shape, trailing: Shape, masks: MaskPlan, form: ChunkForm, urls: tuple[str, ...]
 ) -> Manifest:
     assert dataset.shape is not None
     index = dataset.chunk_index
@@ -503,11 +503,12 @@ def _manifest(
     if len(masks.untold):
         inline |= _unfiltered_chunks(dataset, masks, form)
     if dataset.chunk_shape is None and not inline and len(index):
-        return _contiguous_manifest(grid, int(index.byte_offset[0]), form.chunk_byte_length, url)
+        return _contiguous_manifest(grid, int(index.byte_offset[0]), form.chunk_byte_length, urls)
     kept = _referenced_rows(index, inline)
     return Manifest(
         grid_shape=grid,
-        locations=(url,),
+        locations=urls,
+        location_index=None if dataset.url_index is None else dataset.url_index[kept],
         grid_position=index.grid_position[kept],
         byte_offset=index.byte_offset[kept],
         byte_length=index.byte_length[kept],
@@ -524,11 +525,11 @@ def _referenced_rows(index: ChunkIndex, inline: Mapping[int, bytes]) -> Any:
     return ~np.isin(index.grid_position, np.fromiter(inline, np.uint64, len(inline)))
 
 
-def _contiguous_manifest(grid: Shape, byte_offset: int, chunk_byte_length: int, url: str) -> Manifest:
+def _contiguous_manifest(grid: Shape, byte_offset: int, chunk_byte_length: int, urls: tuple[str, ...]) -> Manifest:
     position = np.arange(math.prod(grid), dtype=np.uint64)
     return Manifest(
         grid_shape=grid,
-        locations=(url,),
+        locations=urls,
         grid_position=position,
         byte_offset=np.uint64(byte_offset) + position * np.uint64(chunk_byte_length),
         byte_length=np.full(len(position), chunk_byte_length, np.uint64),

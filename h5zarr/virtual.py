@@ -1,0 +1,331 @@
+"""Virtual datasets whose mappings lie on chunk boundaries, as references into the sources' chunks.
+
+Every source has to have the same datatype, chunks and filters, and every mapping has to begin and
+end where a chunk does, or at the edge of the array. Where one does not, the caller reads values.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from h5py import h5p, h5s
+
+from h5zarr.chunk_index import combined_index
+from h5zarr.model import ChunkIndex, Dataset, Layout, Shape, UInt32Column, UInt64Column, grid_shape
+
+ReadSource = Callable[[str, str], tuple[str, Dataset] | None]
+"""Returns URL and description of a dataset by file name and path; None where it is not there."""
+
+_PRINTF_BLOCK = "%b"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Box:
+    """A block of the virtual dataset, and the block of a source that it shows (elements)."""
+
+    filename: str
+    path: str
+    virtual_start: Shape
+    source_start: Shape | None
+    extent: Shape
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class VirtualChunks:
+    """The chunks of all sources, as chunks of the virtual dataset."""
+
+    source: Dataset
+    """One of the sources; all have its datatype, chunks and filters."""
+    chunk_shape: Shape
+    """Shape of a chunk in the virtual dataset (elements)."""
+    index: ChunkIndex
+    """The chunks, by their place in the virtual dataset."""
+    urls: tuple[str, ...]
+    """The files that hold them."""
+    url_index: UInt32Column
+    """(n,) Which of ``urls`` holds each chunk."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Placed:
+    box: _Box
+    url: str
+    source: Dataset
+
+
+def virtual_chunks(
+    creation: h5p.PropDCID, shape: Shape, fill_value: bytes | None, read_source: ReadSource
+) -> VirtualChunks | None:
+    """Return a virtual dataset's chunks as those of its sources; None where they do not fit.
+
+    Parameters
+    ----------
+    creation
+        Its creation properties, which hold the mappings.
+    shape
+        (rank,) current shape in elements.
+    fill_value
+        One element for what no source gives, as of `Dataset.fill_value`.
+    read_source
+        Reads the description of a source.
+    """
+    boxes = _boxes(creation, shape, read_source)
+    if boxes is None:
+        return None
+    placed = [
+        _Placed(box=box, url=found[0], source=found[1])
+        for box in boxes
+        if (found := read_source(box.filename, box.path)) is not None
+    ]
+    if not placed or not all(_is_like(one.source, placed[0].source, fill_value) for one in placed):
+        return None
+    chunk_shape = _common_chunk_shape(placed, len(shape))
+    if chunk_shape is None or not all(_is_aligned(one, chunk_shape, shape) for one in placed):
+        return None
+    return _gather(placed, chunk_shape, shape)
+
+
+# Mappings --------------------------------------------------------------------------------
+
+
+def _boxes(creation: h5p.PropDCID, shape: Shape, read_source: ReadSource) -> list[_Box] | None:
+    boxes: list[_Box] = []
+    for number in range(creation.get_virtual_count()):
+        found = _boxes_of(creation, number, shape, read_source)
+        if found is None:
+            return None
+        boxes.extend(found)
+    return boxes
+
+
+def _boxes_of(
+    creation: h5p.PropDCID, number: int, shape: Shape, read_source: ReadSource
+) -> list[_Box] | None:
+    filename = creation.get_virtual_filename(number)
+    path = creation.get_virtual_dsetname(number)
+    slab = _slab(creation.get_virtual_vspace(number), shape)
+    if slab is None:
+        return None
+    if _PRINTF_BLOCK in filename or _PRINTF_BLOCK in path:
+        return _numbered_boxes(filename, path, slab, shape, read_source)
+    interval = _interval(slab, shape)
+    source_start = _source_start(creation.get_virtual_srcspace(number))
+    if interval is None or source_start is None:
+        return None
+    start, extent = interval
+    return [
+        _Box(
+            filename=filename,
+            path=path,
+            virtual_start=start,
+            source_start=source_start or None,
+            extent=extent,
+        )
+    ]
+
+
+_Slab = tuple[Shape, Shape, Shape, Shape]
+"""Start, stride, count and block of a regular hyperslab (elements)."""
+
+
+def _slab(space: h5s.SpaceID, shape: Shape) -> _Slab | None:
+    if space.get_select_type() == h5s.SEL_ALL:
+        return ((0,) * len(shape), (1,) * len(shape), (1,) * len(shape), shape)
+    if space.get_select_type() != h5s.SEL_HYPERSLABS or not space.is_regular_hyperslab():
+        return None
+    start, stride, count, block = space.get_regular_hyperslab()
+    return tuple(start), tuple(stride), tuple(count), tuple(block)
+
+
+def _interval(slab: _Slab, shape: Shape) -> tuple[Shape, Shape] | None:
+    """Return start and extent of a hyperslab without gaps, cut off at the shape."""
+    extents: list[int] = []
+    for start, stride, count, block, most in zip(*slab, shape, strict=True):
+        if count > 1 and stride != block:
+            return None
+        whole = most if h5s.UNLIMITED in (count, block) else count * block
+        extents.append(max(min(whole, most - start), 0))
+    return slab[0], tuple(extents)
+
+
+def _source_start(space: h5s.SpaceID) -> Shape | None:
+    """Return where a source's block begins: () for the whole source, None where it has gaps."""
+    if space.get_select_type() == h5s.SEL_ALL:
+        return ()
+    if space.get_select_type() != h5s.SEL_HYPERSLABS or not space.is_regular_hyperslab():
+        return None
+    start, stride, count, block = space.get_regular_hyperslab()
+    gaps = any(n > 1 and step != width for n, step, width in zip(count, stride, block, strict=True))
+    return None if gaps else tuple(start)
+
+
+def _numbered_boxes(
+    filename: str, path: str, slab: _Slab, shape: Shape, read_source: ReadSource
+) -> list[_Box] | None:
+    """Return a box for each block of a mapping to numbered sources, up to the first that is missing."""
+    start, stride, count, block = slab
+    unlimited = [axis for axis, number in enumerate(count) if number == h5s.UNLIMITED]
+    if len(unlimited) != 1:
+        return None
+    axis = unlimited[0]
+    boxes: list[_Box] = []
+    for number in itertools.count():
+        at = start[axis] + number * stride[axis]
+        names = [text.replace(_PRINTF_BLOCK, str(number)) for text in (filename, path)]
+        if at >= shape[axis] or read_source(*names) is None:
+            return boxes
+        begins = (*start[:axis], at, *start[axis + 1 :])
+        extent = tuple(min(width, most - first) for width, most, first in zip(block, shape, begins, strict=True))
+        boxes.append(
+            _Box(filename=names[0], path=names[1], virtual_start=begins, source_start=None, extent=extent)
+        )
+    raise AssertionError("itertools.count ends")
+
+
+# Fit -------------------------------------------------------------------------------------
+
+
+def _is_like(source: Dataset, first: Dataset, fill_value: bytes | None) -> bool:
+    """Return whether a source's chunks can stand beside those of the first source."""
+    return (
+        source.layout in (Layout.CHUNKED, Layout.CONTIGUOUS)
+        and source.layout == first.layout
+        and source.shape is not None
+        and not source.datatype.on_heap
+        and source.stored_type == first.stored_type
+        and source.filters == first.filters
+        and source.fill_value == fill_value
+        and not source.unfiltered_partial_chunks
+        and not source.chunk_index.filter_mask.any()
+    )
+
+
+def _axes(placed: _Placed, rank: int) -> list[int | None] | None:
+    """Return the source's axis for each axis of the virtual dataset, None where it has none.
+
+    A block of frames may be shown as a block with one axis more, of length 1.
+    """
+    source_shape = placed.source.shape or ()
+    missing = rank - len(source_shape)
+    if missing < 0:
+        return None
+    leading = [axis for axis in range(rank) if placed.box.extent[axis] == 1][:missing]
+    if len(leading) < missing:
+        return None
+    rest = iter(range(len(source_shape)))
+    return [None if axis in leading else next(rest) for axis in range(rank)]
+
+
+def _common_chunk_shape(placed: Sequence[_Placed], rank: int) -> Shape | None:
+    shapes = {_chunk_shape(one, rank) for one in placed}
+    if len(shapes) == 1:
+        return shapes.pop()
+    known = [shape for shape in shapes if shape is not None]
+    if placed[0].source.layout is not Layout.CONTIGUOUS or len(known) != len(shapes):
+        return None
+    # Contiguous sources of different lengths are cut along their first axis.
+    if len({shape[1:] for shape in known}) != 1:
+        return None
+    starts = [one.box.virtual_start[0] for one in placed]
+    return (math.gcd(*(shape[0] for shape in known), *starts), *known[0][1:])
+
+
+def _chunk_shape(placed: _Placed, rank: int) -> Shape | None:
+    axes = _axes(placed, rank)
+    own = placed.source.chunk_shape or placed.source.shape
+    if axes is None or own is None:
+        return None
+    return tuple(1 if axis is None else own[axis] for axis in axes)
+
+
+def _is_aligned(placed: _Placed, chunk_shape: Shape, shape: Shape) -> bool:
+    box = placed.box
+    axes = _axes(placed, len(shape))
+    source_start = _start_in_source(placed, axes)
+    if axes is None or source_start is None:
+        return False
+    for chunk, virtual, source, extent, most in zip(
+        chunk_shape, box.virtual_start, source_start, box.extent, shape, strict=True
+    ):
+        if virtual % chunk or source % chunk:
+            return False
+        if (virtual + extent) % chunk and virtual + extent != most:
+            return False
+    return True
+
+
+def _start_in_source(placed: _Placed, axes: list[int | None] | None) -> Shape | None:
+    """Return where the block begins in the source, by the virtual dataset's axes (elements)."""
+    if axes is None:
+        return None
+    start = placed.box.source_start
+    if start is None:
+        return (0,) * len(axes)
+    if len(start) != len(placed.source.shape or ()):
+        return None
+    return tuple(0 if axis is None else start[axis] for axis in axes)
+
+
+# Chunks ----------------------------------------------------------------------------------
+
+
+def _gather(placed: Sequence[_Placed], chunk_shape: Shape, shape: Shape) -> VirtualChunks | None:
+    grid = grid_shape(shape, chunk_shape)
+    parts = list(_parts(placed, chunk_shape, grid))
+    urls = tuple(dict.fromkeys(one.url for one in placed))
+    which = [
+        np.full(len(part[0]), urls.index(one.url), np.uint32) for one, part in zip(placed, parts, strict=True)
+    ]
+    position, byte_offset, byte_length = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = np.argsort(position, kind="stable")
+    if (position[order][1:] == position[order][:-1]).any():
+        return None
+    return VirtualChunks(
+        source=placed[0].source,
+        chunk_shape=chunk_shape,
+        index=combined_index(grid, position[order], byte_offset[order], byte_length[order]),
+        urls=urls,
+        url_index=np.concatenate(which)[order],
+    )
+
+
+def _parts(
+    placed: Sequence[_Placed], chunk_shape: Shape, grid: Shape
+) -> Iterator[tuple[UInt64Column, UInt64Column, UInt64Column]]:
+    """Yield grid position, byte offset and byte length of the chunks that each box shows."""
+    for one in placed:
+        cells, byte_offset, byte_length = _source_chunks(one, chunk_shape)
+        axes = _axes(one, len(chunk_shape))
+        start = _start_in_source(one, axes)
+        assert start is not None
+        first = np.array(start, np.int64) // chunk_shape
+        count = np.array(grid_shape(one.box.extent, chunk_shape), np.int64)
+        inside = ((cells >= first) & (cells < first + count)).all(axis=1)
+        shown = cells[inside] - first + np.array(one.box.virtual_start, np.int64) // chunk_shape
+        position = np.ravel_multi_index(tuple(shown.T), grid).astype(np.uint64)
+        yield position, byte_offset[inside], byte_length[inside]
+
+
+def _source_chunks(
+    placed: _Placed, chunk_shape: Shape
+) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.int64]], UInt64Column, UInt64Column]:
+    """Return the source's chunks: cells along the virtual dataset's axes, byte offset, byte length."""
+    source, axes = placed.source, _axes(placed, len(chunk_shape))
+    assert source.shape is not None
+    assert axes is not None
+    index = source.chunk_index
+    if source.layout is Layout.CHUNKED:
+        own = index.chunk_coords.astype(np.int64)
+        columns = [np.zeros(len(index), np.int64) if axis is None else own[:, axis] for axis in axes]
+        return np.stack(columns, axis=1), index.byte_offset, index.byte_length
+    length = math.prod(chunk_shape) * source.datatype.byte_length
+    count = source.logical_byte_length // length if len(index) else 0
+    cells = np.zeros((count, len(chunk_shape)), np.int64)
+    cells[:, next(at for at, axis in enumerate(axes) if axis == 0)] = np.arange(count)
+    begin = index.byte_offset[0] if len(index) else np.uint64(0)
+    byte_offset = begin + np.arange(count, dtype=np.uint64) * np.uint64(length)
+    return cells, byte_offset, np.full(count, length, np.uint64)
