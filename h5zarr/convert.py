@@ -6,9 +6,10 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
-from h5zarr.errors import Problem
+from h5zarr.errors import OutputError, Problem
 from h5zarr.model import JSON, Hierarchy
 from h5zarr.output import write_whole
 from h5zarr.references import kerchunk_json
@@ -95,6 +96,8 @@ def convert(
     OutputError
         ``out`` cannot be written.
     """
+    if out is not None:
+        _refuse_overwriting(source, out)
     scanned = scan(
         source,
         storage_options=storage_options,
@@ -112,3 +115,11 @@ def convert(
     if out is not None:
         conversion.write(out)
     return conversion
+
+
+def _refuse_overwriting(source: Source, out: str | os.PathLike[str]) -> None:
+    """Refuse to write over the source, also through another name of it."""
+    if not isinstance(source, str | os.PathLike):
+        return
+    if Path(out).is_file() and Path(source).is_file() and Path(out).samefile(source):
+        raise OutputError(f"{out}: is the input; choose another name for the references")

@@ -10,11 +10,13 @@ from __future__ import annotations
 import base64
 import math
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from h5zarr.dtype_json import numpy_data_type
 from h5zarr.errors import Untranslatable
 from h5zarr.model import JSON, Datatype, DatatypeClass, FloatFields, Shape
 
@@ -111,30 +113,22 @@ def translate_datatype(
 
 
 def zarr_data_type(dtype: np.dtype[Any]) -> JSON:
-    """Return the Zarr v3 data type of a NumPy dtype.
-
-    Raises
-    ------
-    Untranslatable
-        There is none.
-    """
-    plain = _PLAIN_NAMES.get(dtype.str.lstrip("<|"))
-    if plain is not None:
-        return plain
-    if dtype.kind == "S":
-        return _sized("null_terminated_bytes", max(dtype.itemsize, 1))
-    if dtype.kind == "U":
-        return _sized("fixed_length_utf32", max(dtype.itemsize, 4))
-    if dtype.kind in "mM":
-        return _time(dtype)
+    """Return the Zarr v3 data type of a NumPy dtype: zarr-python's own, or else ``h5zarr.numpy``."""
+    if not _is_known_to_zarr(dtype):
+        return numpy_data_type(dtype)
     if dtype.names is not None:
         return _structured(dtype)
-    if dtype.kind == "V" and dtype.subdtype is None:
-        return _sized("raw_bytes", dtype.itemsize)
-    raise Untranslatable(
-        f"values that NumPy calls {dtype.base.name}{list(dtype.shape) or ''}, which Zarr has no data type for",
-        "convert them to a standard type with h5py",
-    )
+    plain = _PLAIN_NAMES.get(dtype.str.lstrip("<|"))
+    return plain if plain is not None else _WITH_PARAMETERS[dtype.kind](dtype)
+
+
+def _is_known_to_zarr(dtype: np.dtype[Any]) -> bool:
+    """Return whether zarr-python has a data type: it has none for long doubles, and with array members."""
+    if dtype.names is not None:
+        return all(_is_known_to_zarr(dtype[name]) for name in dtype.names)
+    if dtype.subdtype is not None:
+        return False
+    return dtype.kind in _WITH_PARAMETERS or dtype.str.lstrip("<|") in _PLAIN_NAMES
 
 
 def _sized(name: str, length_bytes: int) -> JSON:
@@ -151,6 +145,15 @@ def _structured(dtype: np.dtype[Any]) -> JSON:
     assert dtype.names is not None
     fields = [[name, zarr_data_type(dtype[name])] for name in dtype.names]
     return {"name": "structured", "configuration": {"fields": fields}}
+
+
+_WITH_PARAMETERS: dict[str, Callable[[np.dtype[Any]], JSON]] = {
+    "S": lambda dtype: _sized("null_terminated_bytes", max(dtype.itemsize, 1)),
+    "U": lambda dtype: _sized("fixed_length_utf32", max(dtype.itemsize, 4)),
+    "V": lambda dtype: _sized("raw_bytes", dtype.itemsize),
+    "M": _time,
+    "m": _time,
+}
 
 
 def _endian(datatype: Datatype, dtype: np.dtype[Any], needs_conversion: bool) -> str | None:
@@ -225,6 +228,7 @@ def _is_exact_compound(datatype: Datatype) -> bool:
 _EXACT = {
     DatatypeClass.INTEGER: _is_exact_integer,
     DatatypeClass.FLOAT: _is_exact_float,
+    DatatypeClass.BITFIELD: _is_exact_integer,
     DatatypeClass.STRING: _is_exact_string,
     DatatypeClass.OPAQUE: lambda datatype: True,
     DatatypeClass.COMPOUND: _is_exact_compound,
@@ -305,8 +309,10 @@ def fill_value_json(element: bytes | None, dtype: np.dtype[Any]) -> JSON:
     """
     if element is None:
         element = bytes(dtype.itemsize)
-    if dtype.kind in "SV":
-        return base64.b64encode(element.rstrip(b"\0") if dtype.kind == "S" else element).decode()
+    if dtype.kind == "S":
+        return base64.b64encode(element.rstrip(b"\0")).decode()
+    if dtype.kind == "V" or not _is_known_to_zarr(dtype):
+        return base64.b64encode(element).decode()
     if dtype.kind == "c":
         half = dtype.itemsize // 2
         return [_float_json(element[:half]), _float_json(element[half:])]

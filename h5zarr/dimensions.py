@@ -99,7 +99,7 @@ def _names(
     if own is not None and len(own) == rank:
         return own
     attached: list[str | None] = [leaf(axis[-1]) if axis else None for axis in dataset.dimension_scales]
-    names = attached if len(attached) == rank else [None] * rank
+    names: list[str | None] = attached if len(attached) == rank else [None] * rank
     if rank == 1 and names == [None] and leaf(dataset.path) in _visible(dataset.path, scales):
         return (leaf(dataset.path),)
     return _name_the_rest(names, dataset.shape, phony_names.get(parent(dataset.path), ()))

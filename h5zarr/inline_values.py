@@ -7,7 +7,7 @@ references. Stored chunks hold only addresses of them, which no Zarr codec can f
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,32 @@ import numpy.typing as npt
 
 from h5zarr.attributes import json_value
 from h5zarr.datatypes import fill_value_json, zarr_data_type
+from h5zarr.dtype_json import SEQUENCE_TYPE, sequence_data_type
 from h5zarr.errors import Untranslatable
 from h5zarr.model import JSON, Datatype, DatatypeClass, Shape
+from h5zarr.sequences import empty_sequence, encode_sequences
 
 Values = npt.NDArray[Any]
 
 _CHUNK_BYTES = 4 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Form:
+    """What elements become in Zarr."""
+
+    data_type: JSON
+    """``data_type`` of the metadata document."""
+    fill_value: JSON
+    """``fill_value`` of the metadata document."""
+    codecs: list[JSON]
+    """``codecs`` of the metadata document."""
+    absent: Any
+    """What stands in a chunk for elements outside of the array."""
+    item_byte_length: int
+    """Bytes of what the length of an object counts, or of an element that is none."""
+    encode: Callable[[Values], bytes]
+    """Returns the bytes of a chunk."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,11 +82,23 @@ def inline_array(values: Values, datatype: Datatype) -> InlineArray:
         return inline_array(values, datatype.base)
     if datatype.datatype_class is DatatypeClass.COMPOUND:
         packed = _pack_compound(values, datatype)
-        return _array(packed, zarr_data_type(packed.dtype), fill_value_json(None, packed.dtype), _fixed())
+        return _array(packed, _fixed(packed.dtype))
+    base = _sequence_base(values, datatype)
+    if base is not None:
+        return _array(values, _sequences(base))
     texts = _texts(values, datatype)
-    if all(map(_is_utf8, texts.reshape(-1))):
-        return _array(texts, "string", "", _variable("vlen-utf8"))
-    return _array(texts, "variable_length_bytes", "", _variable("vlen-bytes"))
+    return _array(
+        texts, _text("string" if all(map(_is_utf8, texts.reshape(-1))) else "variable_length_bytes")
+    )
+
+
+def _sequence_base(values: Values, datatype: Datatype) -> np.dtype[Any] | None:
+    """Return the packed dtype of the items of sequences; None where they have no fixed size."""
+    if datatype.datatype_class is not DatatypeClass.VLEN or datatype.base is None or datatype.base.on_heap:
+        return None
+    # h5py notes it in the metadata: without elements, nothing else tells it
+    noted: Mapping[Any, Any] = values.dtype.metadata or {}
+    return _little(np.dtype(noted["vlen"])) if "vlen" in noted else None
 
 
 def _texts(values: Values, datatype: Datatype) -> Values:
@@ -150,55 +182,80 @@ def _little(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(dtype.str.replace(">", "<"))
 
 
-def _array(
-    values: Values, data_type: JSON, fill_value: JSON, encode: tuple[list[JSON], Callable[[Values], bytes]]
-) -> InlineArray:
-    codecs, to_bytes = encode
-    rows = _rows_per_chunk(values)
+def _array(values: Values, form: _Form) -> InlineArray:
+    rows = _rows_per_chunk(values, form)
     chunks: dict[int, bytes] = {}
     if values.size:
         starts = range(0, values.shape[0], rows) if values.ndim else (0,)
         for position, start in enumerate(starts):
             block = values[start : start + rows] if values.ndim else values
-            chunks[position] = to_bytes(_whole_chunk(block, rows))
+            chunks[position] = form.encode(_whole_chunk(block, rows, form))
     return InlineArray(
         shape=values.shape,
         chunk_shape=(rows, *(max(extent, 1) for extent in values.shape[1:])) if values.ndim else (),
-        data_type=data_type,
-        fill_value=fill_value,
-        codecs=codecs,
+        data_type=form.data_type,
+        fill_value=form.fill_value,
+        codecs=form.codecs,
         chunks=chunks,
     )
 
 
-def _rows_per_chunk(values: Values) -> int:
+def _rows_per_chunk(values: Values, form: _Form) -> int:
     """Return the extent of a chunk along the first dimension, so that chunks stay a few MiB."""
     if values.ndim == 0 or values.size == 0:
         return max(values.shape[0], 1) if values.ndim else 1
-    heap = sum(map(len, values.reshape(-1))) if values.dtype == object else values.nbytes
-    return max(1, min(values.shape[0], values.shape[0] * _CHUNK_BYTES // max(heap, 1)))
+    items = sum(map(len, values.reshape(-1))) if values.dtype == object else values.size
+    byte_length = max(items * form.item_byte_length, 1)
+    rows: int = values.shape[0]
+    return max(1, min(rows, rows * _CHUNK_BYTES // byte_length))
 
 
-def _whole_chunk(block: Values, rows: int) -> Values:
+def _whole_chunk(block: Values, rows: int, form: _Form) -> Values:
     """Fill the last chunk up to its full shape."""
     if block.ndim == 0 or len(block) == rows:
         return block
-    whole = np.zeros((rows, *block.shape[1:]), block.dtype)
-    if block.dtype == object:
-        whole[...] = b""
+    whole = np.empty((rows, *block.shape[1:]), block.dtype)
+    whole[len(block) :] = form.absent
     whole[: len(block)] = block
     return whole
 
 
-def _fixed() -> tuple[list[JSON], Callable[[Values], bytes]]:
-    return [{"name": "bytes", "configuration": {"endian": "little"}}], lambda block: block.tobytes()
+def _fixed(dtype: np.dtype[Any]) -> _Form:
+    return _Form(
+        data_type=zarr_data_type(dtype),
+        fill_value=fill_value_json(None, dtype),
+        codecs=[{"name": "bytes", "configuration": {"endian": "little"}}],
+        absent=np.zeros((), dtype),
+        item_byte_length=dtype.itemsize,
+        encode=lambda block: block.tobytes(),
+    )
 
 
-def _variable(name: str) -> tuple[list[JSON], Callable[[Values], bytes]]:
-    def encode(block: Values) -> bytes:
-        # Both codecs store the same bytes: numcodecs is imported only where there are such values.
-        from numcodecs.vlen import VLenBytes
+def _sequences(base: np.dtype[Any]) -> _Form:
+    return _Form(
+        data_type=sequence_data_type(base),
+        fill_value=[],
+        codecs=[{"name": SEQUENCE_TYPE}],
+        absent=empty_sequence(base),
+        item_byte_length=base.itemsize,
+        encode=lambda block: encode_sequences(block, base),
+    )
 
-        return bytes(VLenBytes().encode(np.ascontiguousarray(block).reshape(-1)))
 
-    return [{"name": name, "configuration": {}}], encode
+def _text(data_type: str) -> _Form:
+    codec = "vlen-utf8" if data_type == "string" else "vlen-bytes"
+    return _Form(
+        data_type=data_type,
+        fill_value="",
+        codecs=[{"name": codec, "configuration": {}}],
+        absent=b"",
+        item_byte_length=1,
+        encode=_encode_texts,
+    )
+
+
+def _encode_texts(block: Values) -> bytes:
+    # Both codecs store the same bytes: numcodecs is imported only where there are such values.
+    from numcodecs.vlen import VLenBytes
+
+    return bytes(VLenBytes().encode(np.ascontiguousarray(block).reshape(-1)))

@@ -38,6 +38,8 @@ def write_whole(
             _write_local(Path(path), blocks)
         else:
             _write_remote(target, blocks, dict(storage_options or {}))
+    except FileNotFoundError as error:
+        raise OutputError(f"{target}: there is no such folder; make it first") from error
     except OSError as error:
         raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from error
 

@@ -129,7 +129,7 @@ def _read_dataset(reader: Reader, inner_path: str, names: list[str]) -> Dataset:
     shape = space_shape(space)
     layout = _layout(creation)
     chunk_shape = tuple(creation.get_chunk()) if layout is Layout.CHUNKED else None
-    index = _chunk_index(dataset, space, layout, chunk_shape, known)
+    index = _chunk_index(reader, dataset, space, layout, chunk_shape, known)
     attributes, scales = _read_attributes(reader, dataset, names[0], creation.get_attr_creation_order())
     filters = _filters(creation)
     partial = bool(filters) and libhdf5.leaves_partial_chunks_unfiltered(creation)
@@ -200,12 +200,19 @@ def _maximum_shape(space: h5s.SpaceID) -> tuple[int | None, ...]:
 
 
 def _chunk_index(
-    dataset: h5d.DatasetID, space: h5s.SpaceID, layout: Layout, chunk_shape: Shape | None, known: KnownType
+    reader: Reader,
+    dataset: h5d.DatasetID,
+    space: h5s.SpaceID,
+    layout: Layout,
+    chunk_shape: Shape | None,
+    known: KnownType,
 ) -> ChunkIndex:
     shape = space_shape(space)
     if shape is None:
         return empty_index(())
     if chunk_shape is not None:
+        if 0 in chunk_shape:
+            raise ValueError(f"its chunk shape is {chunk_shape}")
         if 0 in shape:
             return empty_index(grid_shape(shape, chunk_shape))
         return read_chunk_index(dataset, shape, _maximum_shape(space), chunk_shape)
@@ -215,6 +222,8 @@ def _chunk_index(
     byte_offset = dataset.get_offset() if layout is Layout.CONTIGUOUS and byte_length else None
     if byte_offset is None:
         return empty_index(tuple(min(extent, 1) for extent in shape))
+    if byte_offset + byte_length > reader.file.get_filesize():
+        raise ValueError(f"{byte_length} contiguous bytes at {byte_offset} reach over the end of the file")
     return contiguous_index(shape, byte_offset, byte_length)
 
 
@@ -496,7 +505,7 @@ def _unreadable(path: str, what: str, error: BaseException) -> Problem:
 def _unreadable_attribute(path: str, name: bytes, error: BaseException) -> Problem:
     return Problem(
         path=path,
-        attribute=name.decode("utf-8", "surrogateescape"),
+        attribute=name.decode("utf-8", "backslashreplace"),
         found=f"h5py cannot read the attribute: {' '.join(str(error).split())}",
         remedy="read it from the HDF5 file with h5dump",
     )

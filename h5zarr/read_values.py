@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 from h5py import h5a, h5d, h5o, h5r, h5s, h5t
 
+from h5zarr.datatypes import is_exact
 from h5zarr.model import Attribute, Datatype, DatatypeClass, Shape
 from h5zarr.read_datatype import read_datatype
 
@@ -23,6 +24,8 @@ NameOf = Callable[[Any], str]
 READ_ERRORS = (OSError, RuntimeError, ValueError, TypeError, KeyError, OverflowError)
 """What h5py raises where libhdf5 or h5py itself cannot read or describe something."""
 
+# libhdf5 converts opaque types only where the tags are equal, and bitfields only to bitfields.
+_UNCONVERTED = (DatatypeClass.OPAQUE, DatatypeClass.BITFIELD)
 _KINDS_WITH_METADATA = "SmM"
 """Kinds of which h5py's metadata tells the HDF5 datatype: character set, opaque times."""
 
@@ -68,6 +71,8 @@ def _learn(datatype: h5t.TypeID, encoded: bytes) -> KnownType:
         memory_type = h5t.py_create(dtype)
     except (TypeError, ValueError, NotImplementedError):  # h5py has no dtype for it
         dtype = memory_type = None
+    if dtype is not None and described.datatype_class in _UNCONVERTED and is_exact(described):
+        memory_type = datatype.copy()
     packed = None if dtype is None else packed_dtype(dtype)
     on_heap = packed is None or described.on_heap
     return KnownType(

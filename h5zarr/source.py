@@ -123,7 +123,7 @@ def _open_local(path: str, public_url: str | None, stack: contextlib.ExitStack) 
     except IsADirectoryError as error:
         raise NotHDF5Error(f"{path}: is a folder, not an HDF5 file; name one file") from error
     except OSError as error:
-        raise SourceError(f"{path}: cannot be read: {error.strerror}") from error
+        raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from error
     identity = SourceIdentity(
         url=public_url or local_url(path), byte_length=status.st_size, modified=status.st_mtime
     )

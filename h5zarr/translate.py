@@ -40,6 +40,7 @@ Links = Literal["arrays", "attributes"]
 _LINKS_ATTRIBUTE = "hdf5_links"
 _LARGEST_CONTIGUOUS_CHUNK_BYTES = 64 * 2**20
 _LARGEST_INLINE_CHUNK_BYTES = 4 * 2**20
+_MOST_DIVISORS_TRIED = 100_000
 _UNREADABLE_SEGMENTS = frozenset({".", ".."})
 
 
@@ -406,7 +407,7 @@ def _split(shape: Shape, element_byte_length: int, largest: int, divides: int = 
     """Split contiguous elements into equal chunks that are contiguous themselves and not too large.
 
     The leading axes are cut into single rows, as many as needed, and the next into a divisor of
-    its length, so that every chunk is whole.
+    its length, so that every chunk is whole. An axis without a suitable divisor stays whole.
 
     Parameters
     ----------
@@ -425,8 +426,13 @@ def _split(shape: Shape, element_byte_length: int, largest: int, divides: int = 
         most = max(largest // row, 1)
         if extent <= most and divides % (extent * row) == 0:
             break
-        lengths = (length for length in range(min(most, extent), 0, -1) if extent % length == 0)
-        chunk[axis] = next((length for length in lengths if divides % (length * row) == 0), 1)
+        fewest = -(-extent // most)
+        counts = (count for count in range(fewest, fewest + _MOST_DIVISORS_TRIED) if extent % count == 0)
+        lengths = (extent // count for count in counts)
+        length = next((length for length in lengths if divides % (length * row) == 0), None)
+        if length is None:
+            break
+        chunk[axis] = length
         if divides % (chunk[axis] * row) == 0 and chunk[axis] * row <= largest:
             break
     return tuple(chunk)

@@ -58,7 +58,6 @@ FEATURES = {
     "bzip2": ("filter_bzip2.h5", "/x"),
     "lzf": ("filter_lzf.h5", "/x"),
     "scale-offset": ("filter_scaleoffset.h5", "/x"),
-    "nbit": ("filter_scaleoffset.h5", "/nbit"),
     "filter that libhdf5 does not have": ("filter_unregistered.h5", "/x"),
     "filter masks that differ": ("filter_mask.h5", "/mixed"),
     "partial chunks left unfiltered": ("unfiltered_partial_chunks.h5", "/x"),

@@ -1,0 +1,521 @@
+"""The command line: what goes to stdout and stderr, exit codes, and what is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from h5zarr.cli import main
+
+REPOSITORY = str(Path(__file__).parents[1])
+EQUAL, INCOMPLETE, FAILED, INTERRUPTED = 0, 1, 2, 130
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "source.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", data=np.arange(600.0).reshape(20, 30), chunks=(10, 30), compression="gzip")
+        file.create_dataset("deep/y", data=np.arange(200))
+        file.attrs["title"] = "a title"
+    return path
+
+
+@pytest.fixture
+def strange_source(tmp_path: Path) -> Path:
+    """A file with something that references cannot express."""
+    path = tmp_path / "strange.h5"
+    with h5py.File(path, "w") as file:
+        file["x"] = np.arange(3)
+        file["dangling"] = h5py.SoftLink("/nowhere")
+    return path
+
+
+def names_in(folder: Path) -> set[str]:
+    return {entry.name for entry in folder.iterdir()}
+
+
+# convert ----------------------------------------------------------------------------------
+
+
+def test_convert_writes_references(source: Path, tmp_path: Path) -> None:
+    result = run("convert", source, "-o", tmp_path / "out.json")
+    assert result.exit_code == EQUAL
+    assert result.stdout == ""
+    assert result.stderr == f"h5zarr: {tmp_path}/out.json: 2 arrays, 3 references, 0 inline\n"
+    assert "x/zarr.json" in json.loads((tmp_path / "out.json").read_text())["refs"]
+
+
+def test_convert_to_stdout_gives_the_same_bytes(source: Path, tmp_path: Path) -> None:
+    run("convert", source, "-o", tmp_path / "out.json")
+    result = run("convert", source, "-o", "-")
+    assert result.exit_code == EQUAL
+    assert result.stdout_bytes == (tmp_path / "out.json").read_bytes()
+    assert result.stderr.startswith("h5zarr: stdout: 2 arrays")
+
+
+def test_convert_reports_problems_on_one_line_each(strange_source: Path, tmp_path: Path) -> None:
+    result = run("convert", strange_source, "-o", tmp_path / "out.json")
+    problem, summary = result.stderr.splitlines()
+    assert result.exit_code == INCOMPLETE
+    assert problem.startswith("h5zarr: /dangling: a soft link to /nowhere")
+    assert summary.endswith("1 problem, listed above and in the references")
+    assert len(json.loads((tmp_path / "out.json").read_text())["h5zarr"]["problems"]) == 1
+
+
+@pytest.mark.parametrize("verb", ["convert", "inspect"])
+def test_quiet_says_nothing(strange_source: Path, tmp_path: Path, verb: str) -> None:
+    output = ["-o", tmp_path / "out.json"] if verb == "convert" else []
+    result = run(verb, strange_source, *output, "--quiet")
+    assert result.exit_code == INCOMPLETE
+    assert result.stderr == ""
+
+
+def test_quiet_does_not_hide_errors(tmp_path: Path) -> None:
+    assert run("convert", tmp_path / "no.h5", "-o", "-", "--quiet").stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "arrays"),
+    [
+        (["--include", "/x"], {"x"}),
+        (["--exclude", "/x", "--exclude", "/nothing"], {"deep/y"}),
+        (["--include", "/x", "--include", "/deep/*"], {"x", "deep/y"}),
+        (["--group", "/deep"], {"y"}),
+        (["-g", "deep"], {"y"}),
+    ],
+)
+def test_convert_takes_a_part(source: Path, options: list[str], arrays: set[str]) -> None:
+    references = json.loads(run("convert", source, "-o", "-", *options).stdout)["refs"]
+    documents = {name: text for name, text in references.items() if name.endswith("/zarr.json")}
+    found = {name for name, text in documents.items() if json.loads(text)["node_type"] == "array"}
+    assert found == {f"{name}/zarr.json" for name in arrays}
+
+
+def test_convert_passes_its_other_options(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+    module = import_module("h5zarr.convert")
+    convert = module.convert
+
+    def spy(*arguments: Any, **options: Any) -> Any:
+        seen.update(options)
+        return convert(source, None)
+
+    monkeypatch.setattr(module, "convert", spy)
+    numbers = ["--inline-threshold", "7", "--inline-limit", "8", "--links", "attributes"]
+    names = [
+        "--no-phony-dimensions",
+        "--public-url",
+        "s3://b/k",
+        "--follow-external",
+        "-S",
+        "anon=true",
+        "-S",
+        "key=a=b",
+    ]
+    assert run("convert", source, "-o", "-", *numbers, *names).exit_code == EQUAL
+    assert seen == {
+        "storage_options": {"anon": True, "key": "a=b"},
+        "public_url": "s3://b/k",
+        "group": "/",
+        "include": (),
+        "exclude": (),
+        "inline_threshold": 7,
+        "inline_limit": 8,
+        "follow_external": True,
+        "links": "attributes",
+        "phony_dimensions": False,
+        "progress": None,
+    }
+
+
+# Bad input --------------------------------------------------------------------------------
+
+
+def write_text(path: Path) -> None:
+    path.write_text("not HDF5 at all" * 100)
+
+
+def write_truncated(path: Path) -> None:
+    with h5py.File(path, "w") as file:
+        file["x"] = np.arange(10000)
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def write_signature_only(path: Path) -> None:
+    path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(40))
+
+
+BAD_SOURCES = {
+    "missing": lambda path: None,
+    "not-hdf5": write_text,
+    "empty": lambda path: path.touch(),
+    "folder": lambda path: path.mkdir(),
+    "truncated": write_truncated,
+    "signature-only": write_signature_only,
+    "dangling-link": lambda path: path.symlink_to("nowhere"),
+}
+
+
+@pytest.fixture(params=BAD_SOURCES.values(), ids=BAD_SOURCES)
+def bad_source(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / "bad.h5"
+    request.param(path)
+    return path
+
+
+def assert_one_clear_line(result: Result, *words: str) -> None:
+    assert result.exit_code == FAILED
+    assert result.stdout == ""
+    assert result.stderr.startswith("h5zarr: ")
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" not in result.stderr
+    assert all(word in result.stderr for word in words)
+
+
+def test_bad_source_gets_one_line_and_leaves_nothing(bad_source: Path, tmp_path: Path) -> None:
+    before = names_in(tmp_path)
+    assert_one_clear_line(run("convert", bad_source, "-o", tmp_path / "out.json"), "bad.h5")
+    assert names_in(tmp_path) == before
+
+
+def test_bad_source_to_stdout_and_inspect(bad_source: Path) -> None:
+    assert_one_clear_line(run("convert", bad_source, "-o", "-"), "bad.h5")
+    assert_one_clear_line(run("inspect", bad_source), "bad.h5")
+
+
+@pytest.mark.parametrize("verb", ["convert", "inspect"])
+@pytest.mark.parametrize("group", ["/nowhere", "/x", "x/deeper"])
+def test_group_that_is_none(source: Path, tmp_path: Path, verb: str, group: str) -> None:
+    output = ["-o", tmp_path / "out.json"] if verb == "convert" else []
+    assert_one_clear_line(run(verb, source, *output, "--group", group), group, "inspect")
+    assert not (tmp_path / "out.json").exists()
+
+
+@pytest.mark.parametrize("url", ["nosuchprotocol://a/b.h5", "memory://nothing.h5"])
+def test_url_that_leads_nowhere(url: str) -> None:
+    assert_one_clear_line(run("convert", url, "-o", "-"))
+
+
+@pytest.mark.parametrize("out", ["nowhere/out.json", "folder", "source.h5/out.json"])
+def test_output_that_cannot_be_written(source: Path, tmp_path: Path, out: str) -> None:
+    (tmp_path / "folder").mkdir()
+    assert_one_clear_line(run("convert", source, "-o", tmp_path / out), out)
+    assert names_in(tmp_path) == {"source.h5", "folder"}
+    assert names_in(tmp_path / "folder") == set()
+
+
+def test_failure_keeps_an_older_output(tmp_path: Path) -> None:
+    (tmp_path / "out.json").write_text("older")
+    assert run("convert", tmp_path / "no.h5", "-o", tmp_path / "out.json").exit_code == FAILED
+    assert (tmp_path / "out.json").read_text() == "older"
+
+
+def test_input_is_not_overwritten(source: Path, tmp_path: Path) -> None:
+    before = source.read_bytes()
+    (tmp_path / "alias.h5").symlink_to(source)
+    for out in (source, tmp_path / "alias.h5"):
+        assert_one_clear_line(run("convert", source, "-o", out), "is the input")
+    assert source.read_bytes() == before
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    result = run("convert", tmp_path / "no.h5", "-o", "-", "--debug")
+    assert result.exit_code == FAILED
+    assert result.stderr.startswith("Traceback")
+    assert result.stderr.splitlines()[-1].startswith("h5zarr: ")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["convert"],
+        ["convert", "a.h5"],
+        ["convert", "a.h5", "-o", "-", "--links", "nonsense"],
+        ["convert", "a.h5", "-o", "-", "-S", "no-equals-sign"],
+        ["convert", "a.h5", "-o", "-", "-S", "=value"],
+        ["convert", "a.h5", "-o", "-", "--inline-threshold", "-1"],
+        ["validate", "a.json", "--sample", "-1"],
+        ["nonsense"],
+    ],
+)
+def test_wrong_usage(arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == FAILED
+    assert result.stdout == ""
+    assert "Error: " in result.stderr
+
+
+def test_library_that_is_not_installed(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise ImportError("install h5zarr[s3] to read s3 URLs")
+
+    monkeypatch.setattr(import_module("h5zarr.convert"), "convert", fail)
+    assert_one_clear_line(run("convert", source, "-o", "-"), "h5zarr[s3]")
+
+
+def test_unknown_failure_is_not_hidden(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(import_module("h5zarr.convert"), "convert", fail)
+    assert isinstance(run("convert", source, "-o", "-").exception, ZeroDivisionError)
+
+
+# Interruption -----------------------------------------------------------------------------
+
+
+def test_interruption(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(import_module("h5zarr.convert"), "convert", interrupt)
+    result = run("convert", source, "-o", tmp_path / "out.json")
+    assert result.exit_code == INTERRUPTED
+    assert result.stderr.startswith("h5zarr: interrupted")
+
+
+def test_interruption_while_writing_leaves_nothing(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def blocks(_: Any) -> Iterator[bytes]:
+        yield b"{"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(import_module("h5zarr.convert").Conversion, "blocks", blocks)
+    assert run("convert", source, "-o", tmp_path / "out.json").exit_code == INTERRUPTED
+    assert names_in(tmp_path) == {"source.h5"}
+
+
+# Another process --------------------------------------------------------------------------
+
+
+def in_process(
+    *arguments: object, prelude: str = "", encoding_of_stdout: str = "utf-8", **options: Any
+) -> subprocess.CompletedProcess[bytes]:
+    code = f"{prelude}from h5zarr.cli import main; main()"
+    environment = {**os.environ, "PYTHONPATH": REPOSITORY, "PYTHONIOENCODING": encoding_of_stdout}
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, check=False, timeout=60, env=environment, **options)
+
+
+def test_stdout_is_data_only(strange_source: Path) -> None:
+    result = in_process("convert", strange_source, "-o", "-", capture_output=True)
+    assert result.returncode == INCOMPLETE
+    assert json.loads(result.stdout)["version"] == 1
+    assert result.stderr.startswith(b"h5zarr: /dangling")
+
+
+def test_bad_source_in_another_process(tmp_path: Path) -> None:
+    result = in_process("convert", tmp_path / "no.h5", "-o", tmp_path / "out.json", capture_output=True)
+    assert (result.returncode, result.stdout) == (FAILED, b"")
+    assert result.stderr.count(b"\n") == 1
+    assert names_in(tmp_path) == set()
+
+
+def test_signal_interrupts(source: Path, tmp_path: Path) -> None:
+    prelude = "import os, signal; from importlib import import_module as load;"
+    patch = "load('h5zarr.convert').convert = lambda *_, **__: os.kill(os.getpid(), signal.SIGINT);"
+    result = in_process(
+        "convert", source, "-o", tmp_path / "out.json", prelude=prelude + patch, capture_output=True
+    )
+    assert result.returncode == INTERRUPTED
+    assert result.stderr.startswith(b"h5zarr: interrupted")
+    assert names_in(tmp_path) == {"source.h5"}
+
+
+@pytest.mark.parametrize(("encoding", "name"), [("utf-8", "grün"), ("ascii", r"gr\xfcn")])
+def test_names_survive_a_narrow_encoding(tmp_path: Path, encoding: str, name: str) -> None:
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file["grün"] = 1
+    result = in_process("inspect", tmp_path / "f.h5", capture_output=True, encoding_of_stdout=encoding)
+    assert name in result.stdout.decode(encoding)
+
+
+def test_reader_that_goes_away_is_no_error(source: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = in_process("inspect", source, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert result.stderr == b""
+
+
+@pytest.mark.parametrize(("option", "drawn"), [((), True), (("--quiet",), False)])
+def test_progress_is_drawn_on_a_terminal_only(source: Path, option: tuple[str, ...], drawn: bool) -> None:
+    terminal, its_end = pty.openpty()
+    result = in_process("inspect", source, *option, stdout=subprocess.PIPE, stderr=its_end)
+    os.close(its_end)
+    assert result.returncode == EQUAL
+    assert (b"Scanning" in everything(terminal)) is drawn
+    assert b"Scanning" not in result.stdout
+
+
+def everything(terminal: int) -> bytes:
+    text = b""
+    try:
+        while block := os.read(terminal, 4096):
+            text += block
+    except OSError:  # Linux's way to say that the other end was closed
+        pass
+    finally:
+        os.close(terminal)
+    return text
+
+
+def test_help_and_version_need_neither_h5py_nor_zarr() -> None:
+    code = "import sys, h5zarr.cli; print(sorted({'h5py', 'zarr', 'numpy'} & set(sys.modules)))"
+    environment = {**os.environ, "PYTHONPATH": REPOSITORY}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, env=environment)
+    assert result.stdout == b"[]\n"
+
+
+def test_version() -> None:
+    assert run("--version").stdout.startswith("h5zarr, version ")
+
+
+@pytest.mark.parametrize("verb", ["convert", "validate", "inspect"])
+def test_help(verb: str) -> None:
+    assert run(verb, "--help").stdout.startswith("Usage: ")
+
+
+# inspect ----------------------------------------------------------------------------------
+
+
+def test_inspect_prints_a_table(source: Path) -> None:
+    result = run("inspect", source)
+    assert result.exit_code == EQUAL
+    assert result.stderr == ""
+    assert any(line.startswith("/deep/y") for line in result.stdout.splitlines())
+
+
+def test_inspect_gives_json(source: Path) -> None:
+    document = json.loads(run("inspect", source, "--json", "--include", "/x").stdout)
+    assert [entry["path"] for entry in document["datasets"]] == ["/x"]
+    assert document["problems"] == []
+
+
+def test_inspect_shows_what_would_be_a_problem(strange_source: Path) -> None:
+    result = run("inspect", strange_source)
+    assert result.exit_code == INCOMPLETE
+    assert "what convert would leave out:\n  /dangling: a soft link" in result.stdout
+    assert len(json.loads(run("inspect", strange_source, "--json").stdout)["problems"]) == 1
+
+
+# validate ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def references(source: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "out.json"
+    assert run("convert", source, "-o", path).exit_code == EQUAL
+    return path
+
+
+@pytest.fixture
+def wrong_references(references: Path) -> Path:
+    """References of which one points into the wrong place, and one is lost."""
+    document = json.loads(references.read_text())
+    document["refs"]["deep/y/c/0"][1] += 8
+    del document["refs"]["x/c/1/0"]
+    references.write_text(json.dumps(document))
+    return references
+
+
+def test_validate_says_that_all_is_equal(references: Path) -> None:
+    result = run("validate", references)
+    assert result.exit_code == EQUAL
+    assert result.stdout == ""
+    assert result.stderr == (
+        f"h5zarr: {references}: 2 arrays, 3 of 3 chunks, 6.4 kB: all equal to what h5py reads\n"
+    )
+
+
+def test_validate_names_what_differs(wrong_references: Path) -> None:
+    result = run("validate", wrong_references)
+    *mismatches, summary = result.stderr.splitlines()
+    assert result.exit_code == INCOMPLETE
+    assert any(line.startswith("h5zarr: /deep/y chunk (0)") for line in mismatches)
+    assert any(line.startswith("h5zarr: /x chunk (1, 0)") for line in mismatches)
+    assert "mismatches; do not use these references" in summary
+
+
+def test_validate_gives_json(wrong_references: Path) -> None:
+    result = run("validate", wrong_references, "--json", "--quiet")
+    document = json.loads(result.stdout)
+    assert result.exit_code == INCOMPLETE
+    assert result.stderr == ""
+    assert not document["ok"]
+    assert {entry["path"] for entry in document["mismatches"]} == {"/x", "/deep/y"}
+
+
+def test_validate_tells_of_problems_that_references_list(strange_source: Path, tmp_path: Path) -> None:
+    run("convert", strange_source, "-o", tmp_path / "out.json")
+    result = run("validate", tmp_path / "out.json")
+    assert result.exit_code == EQUAL
+    assert result.stderr.endswith("; not compared: 1 problem that the references list\n")
+
+
+def test_validate_reads_the_source_elsewhere(references: Path, source: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.h5"
+    copy.write_bytes(source.read_bytes())
+    with h5py.File(copy, "r+") as file:
+        file["deep/y"][0] = -1
+    assert run("validate", references, "--source", source).exit_code == EQUAL
+    assert run("validate", references, "--source", copy).exit_code == INCOMPLETE
+
+
+def test_validate_compares_a_sample(references: Path) -> None:
+    result = run("validate", references, "--sample", 1, "--seed", 5)
+    assert result.exit_code == EQUAL
+    assert "1 of 3 chunks" in result.stderr
+
+
+@pytest.mark.parametrize("content", [None, "", "{}", '{"version": 1, "refs": {}}', "[1]", "\x00\x01"])
+def test_validate_what_are_no_references(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "bad.json").write_text(content)
+    assert_one_clear_line(run("validate", tmp_path / "bad.json"), "bad.json")
+
+
+def test_validate_a_folder(tmp_path: Path) -> None:
+    assert_one_clear_line(run("validate", tmp_path), str(tmp_path))
+
+
+def test_validate_without_its_source(references: Path, source: Path) -> None:
+    source.unlink()
+    assert_one_clear_line(run("validate", references), "source.h5")
+
+
+# All verbs --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("verb", "module"), [("convert", "convert"), ("validate", "validate"), ("inspect", "inspection")]
+)
+def test_verb_mirrors_its_function(verb: str, module: str) -> None:
+    function = signature(getattr(import_module(f"h5zarr.{module}"), verb))
+    expected = {name: each.default for name, each in function.parameters.items() if name != "progress"}
+    options = {each.name: each for each in main.commands[verb].params}
+    assert expected.keys() <= options.keys()
+    assert options.keys() - expected.keys() <= {"quiet", "debug", "as_json"}
+    told = {
+        name: value for name, value in expected.items() if isinstance(value, int | str) and value is not False
+    }
+    assert {name: options[name].default for name in told} == told
