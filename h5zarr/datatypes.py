@@ -102,7 +102,11 @@ def translate_datatype(
     element = memory_dtype.base
     base = datatype.base if datatype.datatype_class is DatatypeClass.ARRAY else datatype
     assert base is not None
-    needs_conversion = not is_exact(base) or (depends_on_padding(base) and not clean_padding)
+    needs_conversion = (
+        not is_exact(base)
+        or element.itemsize != base.byte_length
+        or (depends_on_padding(base) and not clean_padding)
+    )
     return ZarrDataType(
         data_type=zarr_data_type(element),
         dtype=element,
@@ -332,3 +336,18 @@ def _float_json(element: bytes) -> JSON:
     bits = int.from_bytes(element, "little")
     quiet = int.from_bytes(struct.pack({2: "<e", 4: "<f", 8: "<d"}[len(element)], math.nan), "little")
     return "NaN" if bits == quiet else f"0x{bits:0{2 * len(element)}x}"
+
+
+def is_signalling(element: bytes | None, dtype: np.dtype[Any]) -> bool:
+    """Return whether a fill value is a signalling NaN, which zarr-python makes a quiet one."""
+    if element is None or dtype.kind not in "fc":
+        return False
+    part = dtype.itemsize // (2 if dtype.kind == "c" else 1)
+    halves = [element[start : start + part] for start in range(0, dtype.itemsize, part)]
+    return any(_is_signalling_float(half) for half in halves if part in _IEEE_FIELDS)
+
+
+def _is_signalling_float(element: bytes) -> bool:
+    quiet_bit = 1 << (_IEEE_FIELDS[len(element)].mantissa_length - 1)
+    is_nan = math.isnan(float(np.frombuffer(element, f"<f{len(element)}")[0]))
+    return is_nan and not int.from_bytes(element, "little") & quiet_bit

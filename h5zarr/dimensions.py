@@ -38,8 +38,9 @@ def dimension_names(scan: FileScan, *, phony: bool = True) -> dict[str, tuple[st
     """
     scales = _scales_by_group(scan.datasets)
     phony_names = _phony_names(scan, scales) if phony else {}
+    extents = {dataset.path: dataset.shape[0] for dataset in scan.datasets if dataset.shape}
     return {
-        dataset.path: _names(dataset, scales, phony_names)
+        dataset.path: _names(dataset, scales, phony_names, extents)
         for dataset in scan.datasets
         if dataset.shape is not None
     }
@@ -53,6 +54,18 @@ def parent(path: str) -> str:
 def leaf(path: str) -> str:
     """Return the last part of a path."""
     return path.rpartition("/")[2]
+
+
+def whole_branches(paths: Iterable[str]) -> list[str]:
+    """Return paths in their order, but each followed at once by all that is below it."""
+    ranks = {path: rank for rank, path in enumerate(paths)}
+    return sorted(ranks, key=lambda path: [ranks[above] for above in _line(path) if above in ranks])
+
+
+def _line(path: str) -> list[str]:
+    """Return a path's ancestors from the root down, and itself."""
+    parts = path.rstrip("/").split("/")
+    return ["/", *("/".join(parts[:end]) for end in range(2, len(parts) + 1))]
 
 
 def _scales_by_group(datasets: Iterable[Dataset]) -> dict[str, dict[str, _Scale]]:
@@ -92,22 +105,37 @@ def _names(
     dataset: Dataset,
     scales: Mapping[str, Mapping[str, _Scale]],
     phony_names: Mapping[str, Sequence[tuple[int, str]]],
+    extents: Mapping[str, int],
 ) -> tuple[str | None, ...]:
     assert dataset.shape is not None
     rank = len(dataset.shape)
     own = _own_names(dataset, scales)
     if own is not None and len(own) == rank:
         return own
-    attached: list[str | None] = [leaf(axis[-1]) if axis else None for axis in dataset.dimension_scales]
+    attached = _attached_names(dataset, extents)
     names: list[str | None] = attached if len(attached) == rank else [None] * rank
     if rank == 1 and names == [None] and leaf(dataset.path) in _visible(dataset.path, scales):
         return (leaf(dataset.path),)
     return _name_the_rest(names, dataset.shape, phony_names.get(parent(dataset.path), ()))
 
 
-def _own_names(
-    dataset: Dataset, scales: Mapping[str, Mapping[str, _Scale]]
-) -> tuple[str, ...] | None:
+def _attached_names(dataset: Dataset, extents: Mapping[str, int]) -> list[str | None]:
+    """Return the names of the scales attached to each axis.
+
+    A netCDF variable may have fewer records than its unlimited dimension. xarray opens no file in
+    which a dimension has two lengths, so that such an axis has its length in its name.
+    """
+    return [
+        _with_extent(leaf(axis[-1]), extent, extents.get(axis[-1], extent)) if axis else None
+        for axis, extent in zip(dataset.dimension_scales, dataset.shape or (), strict=False)
+    ]
+
+
+def _with_extent(name: str, extent: int, scale_extent: int) -> str:
+    return name if extent == scale_extent else f"{name}_{extent}"
+
+
+def _own_names(dataset: Dataset, scales: Mapping[str, Mapping[str, _Scale]]) -> tuple[str, ...] | None:
     """Return the names that a scale of several dimensions lists by number."""
     numbers = _numbers(dataset, "_Netcdf4Coordinates")
     if not numbers or not is_dimension_scale(dataset.attributes):
@@ -158,9 +186,7 @@ def _unlabelled_shapes(dataset: Dataset) -> list[Shape]:
     if not any(dataset.dimension_scales):
         return [dataset.shape]
     bare = tuple(
-        extent
-        for extent, axis in zip(dataset.shape, dataset.dimension_scales, strict=False)
-        if not axis
+        extent for extent, axis in zip(dataset.shape, dataset.dimension_scales, strict=False) if not axis
     )
     return [bare] if bare else []
 

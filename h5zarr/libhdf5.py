@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -20,6 +21,7 @@ Identifier = ctypes.c_int64
 EXTENSIBLE_ARRAY = 4
 """`H5D_CHUNK_IDX_EARRAY`."""
 _DONT_FILTER_PARTIAL_CHUNKS = 1 << 1
+_BASIC_FIELDS = ctypes.c_uint(1)
 
 
 @functools.cache
@@ -34,6 +36,49 @@ def library() -> ctypes.CDLL:
 def chunk_iter_address() -> int:
     """Return the address of `H5Dchunk_iter` (HDF5 1.14 or newer)."""
     return ctypes.cast(library().H5Dchunk_iter, ctypes.c_void_p).value or 0
+
+
+class _ObjectInfo(ctypes.Structure):
+    """`H5O_info2_t`."""
+
+    _fields_ = (
+        ("fileno", ctypes.c_ulong),
+        ("token", ctypes.c_uint64 * 2),
+        ("type", ctypes.c_int),
+        ("reference_count", ctypes.c_uint),
+        ("times", ctypes.c_int64 * 4),
+        ("attribute_count", ctypes.c_uint64),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObjectInfo:
+    """What an object header says of its object."""
+
+    kind: int
+    """Kind of the object (`H5O_type_t`)."""
+    address: int
+    """Address of the object header in the file (bytes)."""
+
+
+def object_info(location: h5py.h5g.ObjectID, name: bytes = b".") -> ObjectInfo:
+    """Return the kind and the address of an object, and nothing that takes longer.
+
+    h5py's `h5o.get_info` adds up the size of the metadata, and walks the whole chunk index for it.
+
+    Raises
+    ------
+    KeyError
+        The name leads nowhere, or to something that libhdf5 cannot read.
+    """
+    info = _ObjectInfo()
+    with phil:
+        status = library().H5Oget_info_by_name3(
+            Identifier(location.id), name, ctypes.byref(info), _BASIC_FIELDS, Identifier(0)
+        )
+    if status < 0:
+        raise KeyError(f"no readable object {name.decode('utf-8', 'backslashreplace')}")
+    return ObjectInfo(kind=info.type, address=info.token[0])
 
 
 def chunk_index_type(dataset: h5py.h5d.DatasetID) -> int:

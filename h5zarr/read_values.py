@@ -12,9 +12,10 @@ from typing import Any
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5o, h5r, h5s, h5t
+from h5py import h5a, h5d, h5r, h5s, h5t
 
 from h5zarr.datatypes import is_exact
+from h5zarr.libhdf5 import object_info
 from h5zarr.model import Attribute, Datatype, DatatypeClass, Shape
 from h5zarr.read_datatype import read_datatype
 
@@ -230,7 +231,7 @@ class ReferenceNames:
         if not reference:
             return ""
         target = h5r.dereference(reference, self._file)
-        path = self._path_of_address.get(h5o.get_info(target).addr)
+        path = self._path_of_address.get(object_info(target).address)
         if path is None:
             name = h5r.get_name(reference, self._file)
             if name is None:

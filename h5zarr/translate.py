@@ -11,7 +11,7 @@ import numpy as np
 
 from h5zarr.attributes import enumeration_fields, is_dimension_placeholder, translate_attributes
 from h5zarr.chunk_form import ChunkForm
-from h5zarr.datatypes import ZarrDataType, fill_value_json, translate_datatype
+from h5zarr.datatypes import ZarrDataType, fill_value_json, is_signalling, translate_datatype
 from h5zarr.dimensions import dimension_names, leaf
 from h5zarr.errors import Problem, Untranslatable
 from h5zarr.file_image import unfilter_chunk
@@ -441,6 +441,13 @@ def _split(shape: Shape, element_byte_length: int, largest: int, divides: int = 
 def _fill_value(dataset: Dataset, data_type: ZarrDataType) -> JSON:
     """Return the fill value; that of an array datatype has to be the same in all its elements."""
     element = dataset.fill_value
+    if is_signalling(element, data_type.dtype) and len(dataset.chunk_index) < math.prod(
+        dataset.chunk_index.grid_shape
+    ):
+        raise Untranslatable(
+            "a fill value that is a signalling NaN, which zarr-python makes a quiet one",
+            "write the missing chunks, e.g. with h5repack",
+        )
     if element is None or not data_type.trailing_shape:
         return fill_value_json(element, data_type.dtype)
     length = data_type.dtype.itemsize

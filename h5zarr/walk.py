@@ -9,6 +9,7 @@ import h5py
 from h5py import h5, h5g, h5l, h5o, h5p
 
 from h5zarr.errors import DamagedFileError, GroupNotFoundError, Problem
+from h5zarr.libhdf5 import object_info
 from h5zarr.model import SoftLink
 from h5zarr.read_values import READ_ERRORS
 
@@ -67,7 +68,7 @@ def is_dataset(file: h5py.File, path: str) -> bool:
     OSError, RuntimeError, ValueError, KeyError
         It leads nowhere.
     """
-    return bool(h5o.get_info(file.id, encode_path(path)).type == h5o.TYPE_DATASET)
+    return bool(object_info(file.id, encode_path(path)).kind == h5o.TYPE_DATASET)
 
 
 def walk(file: h5py.File, root: str) -> Walk:
@@ -90,14 +91,14 @@ def walk(file: h5py.File, root: str) -> Walk:
 
 def _root_address(file: h5py.File, root: str) -> int:
     try:
-        info = h5o.get_info(file.id, encode_path(root))
+        info = object_info(file.id, encode_path(root))
     except READ_ERRORS as error:
         if root == "/":
             raise DamagedFileError(f"{file.filename}: libhdf5 cannot read the root group: {error}") from error
         raise GroupNotFoundError(f"{file.filename}: no group {root}; h5zarr inspect lists the groups") from error
-    if info.type != h5o.TYPE_GROUP:
+    if info.kind != h5o.TYPE_GROUP:
         raise GroupNotFoundError(f"{file.filename}: {root} is not a group; h5zarr inspect lists the groups")
-    return int(info.addr)
+    return info.address
 
 
 def _descend(
@@ -158,7 +159,7 @@ def _follow_hard(group: h5g.GroupID, path: str, link: _Link, found: Walk) -> str
             names.append(path)
             return None
     try:
-        kind = h5o.get_info(group, link.name).type
+        kind = object_info(group, link.name).kind
     except READ_ERRORS as error:
         found.problems.append(_unreadable(path, "object", error))
         return None
@@ -173,19 +174,19 @@ def _follow_hard(group: h5g.GroupID, path: str, link: _Link, found: Walk) -> str
 def _resolve_soft_link(file: h5py.File, path: str, name: bytes, found: Walk) -> None:
     """Find the object of a soft link; one outside of the selection is walked under the link's name."""
     try:
-        info = h5o.get_info(file.id, encode_path(path))
+        info = object_info(file.id, encode_path(path))
     except READ_ERRORS:
         found.problems.append(_dangling(file, path, name))
         return
     for known in (found.group_names, found.dataset_names):
-        if info.addr in known:
-            found.soft_links.append(SoftLink(path=path, target=known[info.addr][0]))
+        if info.address in known:
+            found.soft_links.append(SoftLink(path=path, target=known[info.address][0]))
             return
-    if info.type == h5o.TYPE_DATASET:
-        found.dataset_names[info.addr] = [path]
-    elif info.type == h5o.TYPE_GROUP:
+    if info.kind == h5o.TYPE_DATASET:
+        found.dataset_names[info.address] = [path]
+    elif info.kind == h5o.TYPE_GROUP:
         further: list[tuple[str, bytes]] = []
-        _descend(file, path, info.addr, found, further)
+        _descend(file, path, info.address, found, further)
         for deeper, deeper_name in further:
             _resolve_soft_link(file, deeper, deeper_name, found)
 

@@ -12,9 +12,11 @@ import json
 from collections.abc import Iterator, Mapping
 
 import numpy as np
+import numpy.typing as npt
 import ujson
 
 from h5zarr import _fallback
+from h5zarr.dimensions import whole_branches
 from h5zarr.errors import Problem, ReferencesError
 from h5zarr.model import (
     JSON,
@@ -32,6 +34,8 @@ try:
     from h5zarr import _native
 except ImportError:  # installed without a compiler
     _native = None  # type: ignore[assignment]
+
+UInt64Matrix = npt.NDArray[np.uint64]
 
 _ROWS_PER_BLOCK = 65536
 _BASE64 = "base64:"
@@ -101,9 +105,9 @@ def _key(path: str, name: str) -> str:
 
 def _documents(hierarchy: Hierarchy) -> Iterator[tuple[str, JSON]]:
     """Yield each node's path and metadata document; the root's holds all of them."""
-    children = {
-        path.strip("/"): node.metadata for path, node in hierarchy.nodes.items() if path != "/"
-    }
+    # zarr-python 3.1 loses nodes where siblings do not stand side by side.
+    below = [path for path in whole_branches(hierarchy.nodes) if path != "/"]
+    children = {path.strip("/"): hierarchy.nodes[path].metadata for path in below}
     consolidated = {"kind": "inline", "must_understand": False, "metadata": children}
     for path, node in hierarchy.nodes.items():
         if path == "/":
@@ -155,7 +159,11 @@ def _array_references(array: ArrayNode) -> Iterator[tuple[str, JSON]]:
     manifest = array.manifest
     for position, stored in sorted(manifest.inline.items()):
         yield _chunk_key(array, position), _BASE64 + base64.b64encode(stored).decode()
-    which = np.zeros(len(manifest.grid_position), int) if manifest.location_index is None else manifest.location_index
+    which = (
+        np.zeros(len(manifest.grid_position), int)
+        if manifest.location_index is None
+        else manifest.location_index
+    )
     for position, location, byte_offset, byte_length in zip(
         manifest.grid_position.tolist(),
         which.tolist(),
@@ -194,10 +202,17 @@ def from_references(document: Mapping[str, JSON]) -> Hierarchy:
     ReferencesError
         It is not a manifest with Zarr v3 keys.
     """
-    metadata, chunks = _sorted_out(document["refs"])
+    try:
+        return _hierarchy(document["refs"], document.get("h5zarr", {}))
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ReferencesError(f"not a manifest that h5zarr can read: {reason}") from error
+
+
+def _hierarchy(refs: Mapping[str, JSON], origin: Mapping[str, JSON]) -> Hierarchy:
+    metadata, chunks = _sorted_out(refs)
     if "/" not in metadata:
         raise ReferencesError("the references have no zarr.json: they are not Zarr v3")
-    origin = document.get("h5zarr", {})
     selection = origin.get("selection", {})
     return Hierarchy(
         nodes={path: _node(path, json_text, chunks.get(path, {})) for path, json_text in metadata.items()},
@@ -221,8 +236,8 @@ def _sorted_out(refs: Mapping[str, JSON]) -> tuple[dict[str, str], dict[str, dic
     }
     chunks: dict[str, dict[str, JSON]] = {}
     for key, value in refs.items():
-        path, separator, cells = f"/{key}".rpartition("/c/")
-        if not separator and key.endswith("/c"):
+        path, _, cells = f"/{key}".rpartition("/c/")
+        if key.endswith("/c"):  # the chunk of a scalar
             path, cells = f"/{key}"[:-2], ""
         if path in metadata and not key.endswith(suffix):
             chunks.setdefault(path, {})[cells] = value
@@ -240,17 +255,18 @@ def _node(path: str, json_text: str, chunks: Mapping[str, JSON]) -> GroupNode | 
 
 
 def _manifest(grid: Shape, chunks: Mapping[str, JSON]) -> Manifest:
+    positions = _positions(list(chunks), grid)
     inline: dict[int, bytes] = {}
     rows: list[tuple[int, int, int, int]] = []
     locations: dict[str, int] = {}
-    for cells, value in chunks.items():
-        position = _position(cells, grid)
+    for position, value in zip(positions, chunks.values(), strict=True):
         if isinstance(value, str):
             inline[position] = _inline_bytes(value)
         else:
-            rows.append((position, locations.setdefault(value[0], len(locations)), value[1], value[2]))
+            location, byte_offset, byte_length = value
+            rows.append((position, locations.setdefault(location, len(locations)), byte_offset, byte_length))
     rows.sort()
-    columns = np.array(rows, np.uint64).reshape(-1, 4)
+    columns = _columns(rows)
     return Manifest(
         grid_shape=grid,
         locations=tuple(locations),
@@ -262,14 +278,23 @@ def _manifest(grid: Shape, chunks: Mapping[str, JSON]) -> Manifest:
     )
 
 
-def _position(cells: str, grid: Shape) -> int:
+def _positions(keys: list[str], grid: Shape) -> list[int]:
+    """Return the linear grid positions of chunks, whose keys are grid cells like ``0/12``."""
     if not grid:
-        return 0
-    return int(np.ravel_multi_index(tuple(map(int, cells.split("/"))), grid))
+        return [0] * len(keys)
+    cells = np.array(list(map(int, "/".join(keys).split("/"))) if keys else [], np.int64)
+    positions = np.ravel_multi_index(tuple(cells.reshape(len(keys), len(grid)).T), grid)
+    return list(map(int, np.asarray(positions)))
+
+
+def _columns(rows: list[tuple[int, int, int, int]]) -> UInt64Matrix:
+    columns = np.array(rows or np.zeros((0, 4), np.uint64))
+    if columns.dtype.kind not in "iu" or (columns < 0).any():
+        raise ValueError("an offset or a length is no count of bytes")
+    return columns.astype(np.uint64)
 
 
 def _inline_bytes(value: str) -> bytes:
     if value.startswith(_BASE64):
         return base64.b64decode(value.removeprefix(_BASE64))
     return value.encode()
-
