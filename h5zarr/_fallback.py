@@ -55,4 +55,5 @@ def render_references(
     prefix, texts = key_prefix.decode(), [location.decode() for location in locations]
     which = repeat(0) if location_index is None else location_index.tolist()
     rows = zip(keys, which, byte_offset.tolist(), byte_length.tolist(), strict=False)
-    return "".join(f'{prefix}{key}":[{texts[at]},{start},{length}],\n' for key, at, start, length in rows).encode()
+    lines = (f'{prefix}{key}":[{texts[at]},{start},{length}],\n' for key, at, start, length in rows)
+    return "".join(lines).encode()

@@ -45,6 +45,8 @@ class KnownType:
     """Whether values hold references."""
     stored_type: bytes
     """Encoded datatype of the file (`H5Tencode`)."""
+    file_type: h5t.TypeID
+    """HDF5's datatype of the file."""
     packed_dtype: np.dtype[Any] | None
     """``dtype`` without padding, little-endian; None where h5py has none."""
     packed_type: h5t.TypeID | None
@@ -82,6 +84,7 @@ def _learn(datatype: h5t.TypeID, encoded: bytes) -> KnownType:
         memory_type=memory_type,
         refers=_holds_references(described),
         stored_type=encoded,
+        file_type=datatype.copy(),
         packed_dtype=packed,
         packed_type=None if on_heap else h5t.py_create(packed),
     )
@@ -158,10 +161,10 @@ def read_values(
     return _name_references(values, _element_dtype(known), name_of) if known.refers else values
 
 
-def read_stored_elements(dataset: h5d.DatasetID, byte_length: int) -> bytes:
+def read_stored_elements(dataset: h5d.DatasetID, known: KnownType, byte_length: int) -> bytes:
     """Return the elements of a dataset as the file has them, without conversion."""
     elements = np.empty(byte_length, np.uint8)
-    dataset.read(h5s.ALL, h5s.ALL, elements, mtype=dataset.get_type())
+    dataset.read(h5s.ALL, h5s.ALL, elements, mtype=known.file_type)
     return elements.tobytes()
 
 

@@ -12,7 +12,8 @@ import h5py
 from h5zarr.errors import Problem, SourceError, Untranslatable
 from h5zarr.model import Dataset, FileScan, Group, Selection, SoftLink
 from h5zarr.neighbours import Neighbourhood
-from h5zarr.read_object import InlineBudget, Reader, read_dataset, read_group
+from h5zarr.read_data import InlineBudget
+from h5zarr.read_object import Reader, read_dataset, read_group
 from h5zarr.read_values import READ_ERRORS, ReferenceNames
 from h5zarr.source import Source, open_source
 from h5zarr.walk import ExternalLink, Walk, is_dataset, walk
@@ -69,14 +70,10 @@ def scan(
     GroupNotFoundError
         ``group`` is not in the file.
     """
-    selection = Selection(
-        root="/" + group.strip("/"), include=tuple(include), exclude=tuple(exclude)
-    )
+    selection = Selection(root="/" + group.strip("/"), include=tuple(include), exclude=tuple(exclude))
     budget = InlineBudget(threshold=inline_threshold, remaining=inline_limit)
     with open_source(source, storage_options=storage_options, public_url=public_url) as opened:
-        place = Neighbourhood(
-            url=opened.url, public_url=opened.identity.url, follow_external=follow_external
-        )
+        place = Neighbourhood(url=opened.url, public_url=opened.identity.url, follow_external=follow_external)
         job = _Job(selection=selection, budget=budget, storage_options=storage_options, progress=progress)
         _scan_file(job, opened.file, _Mount(inner=selection.root, outer=selection.root, place=place))
     return FileScan(
@@ -180,7 +177,9 @@ def _follow_external_link(job: _Job, link: ExternalLink, mount: _Mount) -> None:
         job.problems.append(Problem(path=path, found=f"{described}: {refused.found}", remedy=refused.remedy))
     except (SourceError, *READ_ERRORS) as error:
         found = f"{described}: {' '.join(str(error).split())}"
-        job.problems.append(Problem(path=path, found=found, remedy="put the file beside the one with the link"))
+        job.problems.append(
+            Problem(path=path, found=found, remedy="put the file beside the one with the link")
+        )
 
 
 def _scan_linked(job: _Job, url: str, target: str, path: str, mount: _Mount) -> None:
@@ -192,7 +191,7 @@ def _scan_linked(job: _Job, url: str, target: str, path: str, mount: _Mount) -> 
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(open_source(url, storage_options=job.storage_options))
         linked = _Mount(inner=inner, outer=path, place=place, above=above)
-        if is_dataset(opened.file, inner):
+        if is_dataset(opened.file.id, inner):
             _read_linked_dataset(job, opened.file, linked)
         else:
             _scan_file(job, opened.file, linked)

@@ -507,7 +507,12 @@ def _padded_byte_length(dataset: Dataset, chunk_byte_length: int) -> int:
 
 
 def _manifest(
-    dataset: Dataset, chunk_shape: Shape, trailing: Shape, masks: MaskPlan, form: ChunkForm, urls: tuple[str, ...]
+    dataset: Dataset,
+    chunk_shape: Shape,
+    trailing: Shape,
+    masks: MaskPlan,
+    form: ChunkForm,
+    urls: tuple[str, ...],
 ) -> Manifest:
     assert dataset.shape is not None
     index = dataset.chunk_index
@@ -538,7 +543,9 @@ def _referenced_rows(index: ChunkIndex, inline: Mapping[int, bytes]) -> Any:
     return ~np.isin(index.grid_position, np.fromiter(inline, np.uint64, len(inline)))
 
 
-def _contiguous_manifest(grid: Shape, byte_offset: int, chunk_byte_length: int, urls: tuple[str, ...]) -> Manifest:
+def _contiguous_manifest(
+    grid: Shape, byte_offset: int, chunk_byte_length: int, urls: tuple[str, ...]
+) -> Manifest:
     position = np.arange(math.prod(grid), dtype=np.uint64)
     return Manifest(
         grid_shape=grid,
@@ -562,4 +569,3 @@ def _unfiltered_chunks(dataset: Dataset, masks: MaskPlan, form: ChunkForm) -> di
             )
         chunks[position] = unfilter_chunk(form, stored, mask).tobytes().ljust(length, b"\0")
     return chunks
-

@@ -179,7 +179,9 @@ def _numbered_boxes(
         if at >= shape[axis] or read_source(*names) is None:
             return boxes
         begins = (*start[:axis], at, *start[axis + 1 :])
-        extent = tuple(min(width, most - first) for width, most, first in zip(block, shape, begins, strict=True))
+        extent = tuple(
+            min(width, most - first) for width, most, first in zip(block, shape, begins, strict=True)
+        )
         boxes.append(
             _Box(filename=names[0], path=names[1], virtual_start=begins, source_start=None, extent=extent)
         )

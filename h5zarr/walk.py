@@ -60,7 +60,7 @@ def encode_path(path: str) -> bytes:
     return path.encode("utf-8", "surrogateescape")
 
 
-def is_dataset(file: h5py.File, path: str) -> bool:
+def is_dataset(file: h5py.h5f.FileID, path: str) -> bool:
     """Return whether a path leads to a dataset.
 
     Raises
@@ -68,7 +68,7 @@ def is_dataset(file: h5py.File, path: str) -> bool:
     OSError, RuntimeError, ValueError, KeyError
         It leads nowhere.
     """
-    return bool(object_info(file.id, encode_path(path)).kind == h5o.TYPE_DATASET)
+    return bool(object_info(file, encode_path(path)).kind == h5o.TYPE_DATASET)
 
 
 def walk(file: h5py.File, root: str) -> Walk:
@@ -95,15 +95,15 @@ def _root_address(file: h5py.File, root: str) -> int:
     except READ_ERRORS as error:
         if root == "/":
             raise DamagedFileError(f"{file.filename}: libhdf5 cannot read the root group: {error}") from error
-        raise GroupNotFoundError(f"{file.filename}: no group {root}; h5zarr inspect lists the groups") from error
+        raise GroupNotFoundError(
+            f"{file.filename}: no group {root}; h5zarr inspect lists the groups"
+        ) from error
     if info.kind != h5o.TYPE_GROUP:
         raise GroupNotFoundError(f"{file.filename}: {root} is not a group; h5zarr inspect lists the groups")
     return info.address
 
 
-def _descend(
-    file: h5py.File, root: str, address: int, found: Walk, soft: list[tuple[str, bytes]]
-) -> None:
+def _descend(file: h5py.File, root: str, address: int, found: Walk, soft: list[tuple[str, bytes]]) -> None:
     found.group_names[address] = [root]
     pending = [root]
     while pending:
@@ -146,7 +146,9 @@ def _follow(
     else:
         found.problems.append(
             Problem(
-                path=path, found=f"a user-defined link of class {link.kind}", remedy="replace it by a soft link"
+                path=path,
+                found=f"a user-defined link of class {link.kind}",
+                remedy="replace it by a soft link",
             )
         )
     return None
