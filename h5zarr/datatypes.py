@@ -161,7 +161,7 @@ _WITH_PARAMETERS: dict[str, Callable[[np.dtype[Any]], JSON]] = {
 
 
 def _endian(datatype: Datatype, dtype: np.dtype[Any], needs_conversion: bool) -> str | None:
-    if dtype.kind in "SV" and dtype.names is None or dtype.itemsize == 1:
+    if (dtype.kind in "SV" and dtype.names is None) or dtype.itemsize == 1:
         return None
     if needs_conversion or dtype.kind in "VmM":
         return "little"

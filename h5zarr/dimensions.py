@@ -38,7 +38,7 @@ def dimension_names(scan: FileScan, *, phony: bool = True) -> dict[str, tuple[st
     """
     scales = _scales_by_group(scan.datasets)
     phony_names = _phony_names(scan, scales) if phony else {}
-    extents = {dataset.path: dataset.shape[0] for dataset in scan.datasets if dataset.shape}
+    extents = _scale_extents(scan.datasets)
     return {
         dataset.path: _names(dataset, scales, phony_names, extents)
         for dataset in scan.datasets
@@ -126,9 +126,21 @@ def _attached_names(dataset: Dataset, extents: Mapping[str, int]) -> list[str | 
     which a dimension has two lengths, so that such an axis has its length in its name.
     """
     return [
-        _with_extent(leaf(axis[-1]), extent, extents.get(axis[-1], extent)) if axis else None
+        _with_extent(leaf(axis[-1]), extent, extents[axis[-1]]) if axis else None
         for axis, extent in zip(dataset.dimension_scales, dataset.shape or (), strict=False)
     ]
+
+
+def _scale_extents(datasets: Iterable[Dataset]) -> dict[str, int]:
+    """Return the length of each dimension by its scale's path: netCDF-C leaves an unlimited scale short."""
+    extents: dict[str, int] = defaultdict(int)
+    for dataset in datasets:
+        if dataset.shape and is_dimension_scale(dataset.attributes):
+            extents[dataset.path] = max(extents[dataset.path], dataset.shape[0])
+        for axis, extent in zip(dataset.dimension_scales, dataset.shape or (), strict=False):
+            if axis:
+                extents[axis[-1]] = max(extents[axis[-1]], extent)
+    return extents
 
 
 def _with_extent(name: str, extent: int, scale_extent: int) -> str:
@@ -163,18 +175,21 @@ def _name_the_rest(
 def _phony_names(
     scan: FileScan, scales: Mapping[str, Mapping[str, _Scale]]
 ) -> dict[str, list[tuple[int, str]]]:
-    """Return extent and name of the dimensions for unlabelled axes, by group."""
-    numbers = [scale.number for group in scales.values() for scale in group.values()]
-    following = max((number for number in numbers if number is not None), default=-1) + 1
+    """Return extent and name of the dimensions for unlabelled axes, by group.
+
+    h5netcdf numbers them on from the scales of the groups that it has seen, one branch after the other.
+    """
     unlabelled: dict[str, list[Shape]] = defaultdict(list)
     for dataset in scan.datasets:
         for shape in _unlabelled_shapes(dataset):
             unlabelled[parent(dataset.path)].append(shape)
     names: dict[str, list[tuple[int, str]]] = {}
-    for group in [group.path for group in scan.groups]:
+    following = 0
+    for group in whole_branches(group.path for group in scan.groups):
         own = [(scale.extent, scale.name) for scale in scales.get(group, {}).values()]
         fixed = Counter(scale.extent for scale in scales.get(group, {}).values() if not scale.is_unlimited)
         missing = _missing(unlabelled[group], fixed)
+        following += len(own)
         names[group] = own + [(extent, f"phony_dim_{following + at}") for at, extent in enumerate(missing)]
         following += len(missing)
     return names

@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import itertools
+import math
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -437,11 +438,33 @@ def _decode_type(encoded: bytes) -> h5t.TypeID:
     """Return the datatype that `H5Tencode` wrote; elements must hold values, not addresses."""
     try:
         datatype = h5t.decode(encoded)
+        consistent, holds_addresses = _is_consistent(datatype), _holds_addresses(datatype)
     except _HDF5_ERRORS as error:
         raise ReferencesError(f"not an encoded HDF5 datatype: {error}") from error
-    if _holds_addresses(datatype):
+    if not consistent:
+        raise ReferencesError("encoded HDF5 datatype whose parts are larger than the whole")
+    if holds_addresses:
         raise ReferencesError("elements are addresses into the file; h5zarr.hdf5 converts values only")
     return datatype
+
+
+def _is_consistent(datatype: h5t.TypeID) -> bool:
+    """Return whether members and elements lie within their datatype, which libhdf5 takes for granted."""
+    byte_length = datatype.get_size()
+    if isinstance(datatype, h5t.TypeArrayID):
+        element = datatype.get_super()
+        whole = math.prod(datatype.get_array_dims()) * element.get_size()
+        return bool(whole == byte_length) and _is_consistent(element)
+    if not isinstance(datatype, h5t.TypeCompoundID):
+        return True
+    return all(_is_within(datatype, position) for position in range(datatype.get_nmembers()))
+
+
+def _is_within(datatype: h5t.TypeCompoundID, position: int) -> bool:
+    """Return whether one member lies within a compound."""
+    member = datatype.get_member_type(position)
+    end = datatype.get_member_offset(position) + member.get_size()
+    return bool(end <= datatype.get_size()) and _is_consistent(member)
 
 
 def _holds_addresses(datatype: h5t.TypeID) -> bool:

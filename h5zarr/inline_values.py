@@ -167,7 +167,7 @@ def _pack(values: Values, datatype: Datatype) -> Values:
         return np.array([text.decode() for text in texts.reshape(-1)], f"<U{longest}").reshape(texts.shape)
     if any(text.endswith(b"\0") for text in texts.reshape(-1)):
         raise Untranslatable(
-            "a variable-length string in a compound that ends in a NUL, which fixed-length strings cannot keep",
+            "a variable-length string in a compound that ends in a NUL, which fixed-length ones cannot keep",
             "read it with h5py",
         )
     longest = max((len(text) for text in texts.reshape(-1)), default=1)

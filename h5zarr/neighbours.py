@@ -28,7 +28,7 @@ class Neighbourhood:
     @property
     def is_local(self) -> bool:
         """Whether the source is a local file."""
-        return split_protocol(self.url)[0] == "file"
+        return bool(split_protocol(self.url)[0] == "file")
 
     @property
     def folder(self) -> str:

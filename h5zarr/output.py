@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -47,22 +48,14 @@ def write_whole(
 def _write_local(path: Path, blocks: Iterable[bytes]) -> None:
     if path.is_dir():
         raise OutputError(f"{path}: is a folder; name a file in it")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     with contextlib.ExitStack() as stack:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        stack.callback(Path(temporary).unlink, missing_ok=True)
-        with os.fdopen(handle, "wb") as stream:
-            stream.writelines(blocks)
-            stream.flush()
-            os.fchmod(stream.fileno(), 0o666 & ~_umask())
-            os.fsync(stream.fileno())
-        Path(temporary).replace(path)
-
-
-def _umask() -> int:
-    """Return the process's umask; reading it means setting it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
+        stream = stack.enter_context(temporary.open("xb"))
+        stack.callback(temporary.unlink, missing_ok=True)
+        stream.writelines(blocks)
+        stream.flush()
+        os.fsync(stream.fileno())
+        temporary.replace(path)
 
 
 def _write_remote(url: str, blocks: Iterable[bytes], storage_options: dict[str, Any]) -> None:

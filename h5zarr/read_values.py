@@ -231,6 +231,7 @@ class ReferenceNames:
         self._path_of_address = path_of_address
 
     def __call__(self, reference: Any) -> str:
+        """Return the absolute path of the object, "" for a null reference."""
         if not reference:
             return ""
         target = h5r.dereference(reference, self._file)

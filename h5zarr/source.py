@@ -8,15 +8,15 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 import fsspec
 import h5py
-from fsspec.core import split_protocol, url_to_fs
+from fsspec.core import OpenFile, split_protocol, url_to_fs
 from fsspec.utils import stringify_path
 
 from h5zarr.errors import (
@@ -27,7 +27,7 @@ from h5zarr.errors import (
 )
 from h5zarr.model import SourceIdentity
 
-Source = str | os.PathLike[str] | IO[bytes] | h5py.File
+Source: TypeAlias = str | os.PathLike[str] | IO[bytes] | h5py.File
 """What can be scanned."""
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -72,12 +72,16 @@ def open_source(
     """
     with contextlib.ExitStack() as stack:
         if isinstance(source, h5py.File):
-            identity = _file_identity(source, public_url)
-            yield OpenSource(file=source, identity=identity, url=identity.url)
-        elif isinstance(source, (str, os.PathLike)):
+            yield _open_file(source, public_url)
+        elif isinstance(source, OpenFile):
+            yield _open_stream(stack.enter_context(source), public_url or source.full_name, stack)
+        elif isinstance(source, str | os.PathLike):
             yield _open_url(stringify_path(source), dict(storage_options or {}), public_url, stack)
-        else:
+        elif hasattr(source, "seek"):
             yield _open_stream(source, public_url, stack)
+        else:
+            kind = type(source).__name__
+            raise TypeError(f"a {kind} cannot be scanned; give a path, URL, open binary file or h5py.File")
 
 
 def local_url(path: str | os.PathLike[str]) -> str:
@@ -105,12 +109,12 @@ def _open_url(
         return _open_local(path, public_url, stack)
     filesystem, path = _filesystem(url, storage_options)
     identity = _remote_identity(filesystem, path, public_url or url)
-    try:
+    if identity.byte_length == 0:
+        raise _empty(url)
+    with _source_errors(url):
         stream = filesystem.open(path, "rb", block_size=_REMOTE_BLOCK_BYTES, cache_type="blockcache")
-    except OSError as error:
-        raise SourceError(f"{url}: cannot be opened: {error}") from error
-    file = _open_hdf5(stack.enter_context(stream), url)
-    return OpenSource(file=stack.enter_context(file), identity=identity, url=url)
+    file = _open_hdf5(stack.enter_context(stream), url, stack)
+    return OpenSource(file=file, identity=identity, url=url)
 
 
 def _open_local(path: str, public_url: str | None, stack: contextlib.ExitStack) -> OpenSource:
@@ -124,36 +128,54 @@ def _open_local(path: str, public_url: str | None, stack: contextlib.ExitStack) 
         raise NotHDF5Error(f"{path}: is a folder, not an HDF5 file; name one file") from error
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # a NUL in the name
+        raise SourceError(f"{path!r}: cannot be read: {error}") from error
     identity = SourceIdentity(
         url=public_url or local_url(path), byte_length=status.st_size, modified=status.st_mtime
     )
-    file = stack.enter_context(_open_hdf5(path, path))
+    file = _open_hdf5(path, path, stack)
     return OpenSource(file=file, identity=identity, url=local_url(path))
 
 
 def _open_stream(stream: IO[bytes], public_url: str | None, stack: contextlib.ExitStack) -> OpenSource:
-    url = public_url or _stream_url(stream)
+    byte_length = stream.seek(0, io.SEEK_END)
+    url = public_url or _stream_url(stream, byte_length)
     if url is None:
         raise SourceError("an open file without a name needs public_url, the URL that references name")
-    byte_length = stream.seek(0, io.SEEK_END)
-    file = stack.enter_context(_open_hdf5(stream, url))
+    file = _open_hdf5(stream, url, stack)
     return OpenSource(file=file, identity=SourceIdentity(url=url, byte_length=byte_length), url=url)
 
 
-def _stream_url(stream: IO[bytes]) -> str | None:
-    """Return the URL of an open file, where the file knows it."""
+def _stream_url(stream: IO[bytes], byte_length: int) -> str | None:
+    """Return the URL of an open file, where the file knows it.
+
+    A compressed file or a member of an archive has a name too, but not that of a file of its bytes.
+    """
     full_name = getattr(stream, "full_name", None)
     if isinstance(full_name, str):
         return full_name
     name = getattr(stream, "name", None)
-    return local_url(name) if isinstance(name, str) else None
+    if not isinstance(name, str) or not Path(name).is_file() or Path(name).stat().st_size != byte_length:
+        return None
+    return local_url(name)
+
+
+def _open_file(file: h5py.File, public_url: str | None) -> OpenSource:
+    if not file:
+        raise SourceError("the h5py.File is closed; open it for reading")
+    if file.mode != "r":
+        file.flush()
+    identity = _file_identity(file, public_url)
+    return OpenSource(file=file, identity=identity, url=identity.url)
 
 
 def _file_identity(file: h5py.File, public_url: str | None) -> SourceIdentity:
     on_disk = file.driver in ("sec2", "stdio") and Path(file.filename).is_file()
     if not on_disk:
         if public_url is None:
-            raise SourceError("an h5py.File that is no local file needs public_url, the URL that references name")
+            raise SourceError(
+                "an h5py.File that is no local file needs public_url, the URL that references name"
+            )
         return SourceIdentity(url=public_url)
     status = Path(file.filename).stat()
     return SourceIdentity(
@@ -161,21 +183,35 @@ def _file_identity(file: h5py.File, public_url: str | None) -> SourceIdentity:
     )
 
 
-def _filesystem(url: str, storage_options: dict[str, Any]) -> tuple[fsspec.AbstractFileSystem, str]:
+@contextlib.contextmanager
+def _source_errors(url: str) -> Iterator[None]:
+    """Raise what filesystems raise, each the errors of its own client library, as one."""
     try:
+        yield
+    except FileNotFoundError as error:
+        if _is_refusal(error.__cause__):
+            raise SourceError(f"{url}: cannot be read: {_one_line(error.__cause__)}") from error
+        raise SourceNotFoundError(f"{url}: no such file; check the URL") from error
+    except Exception as error:
+        raise SourceError(f"{url}: cannot be read: {_one_line(error)}") from error
+
+
+def _is_refusal(cause: BaseException | None) -> bool:
+    """Return whether a file was not found because it was not given: fsspec tells both in one way for HTTP."""
+    if isinstance(cause, OSError):
+        return not isinstance(cause, FileNotFoundError)
+    return getattr(cause, "status", 404) not in (404, 410)
+
+
+def _filesystem(url: str, storage_options: dict[str, Any]) -> tuple[fsspec.AbstractFileSystem, str]:
+    with _source_errors(url):
         filesystem, path = url_to_fs(url, **storage_options)
-    except (ImportError, ValueError) as error:
-        raise SourceError(f"{url}: {error}") from error
     return filesystem, path
 
 
 def _remote_identity(filesystem: fsspec.AbstractFileSystem, path: str, url: str) -> SourceIdentity:
-    try:
+    with _source_errors(url):
         info = filesystem.info(path)
-    except FileNotFoundError as error:
-        raise SourceNotFoundError(f"{url}: no such file; check the URL") from error
-    except OSError as error:
-        raise SourceError(f"{url}: cannot be read: {error}") from error
     if info.get("type") == "directory":
         raise NotHDF5Error(f"{url}: is a folder, not an HDF5 file; name one file")
     etag = info.get("ETag") or info.get("etag")
@@ -202,7 +238,7 @@ def _check_signature(stream: IO[bytes], name: str) -> None:
     """Look for the signature at 0, 512, 1024, … (HDF5 File Format Specification, II.A)."""
     byte_length = stream.seek(0, io.SEEK_END)
     if byte_length == 0:
-        raise NotHDF5Error(f"{name}: is empty; check how it was written or copied")
+        raise _empty(name)
     at = 0
     while at < min(byte_length, _LARGEST_USER_BLOCK):
         stream.seek(at)
@@ -212,14 +248,59 @@ def _check_signature(stream: IO[bytes], name: str) -> None:
     raise NotHDF5Error(f"{name}: is not an HDF5 file; h5zarr reads HDF5 and netCDF-4 only")
 
 
-def _open_hdf5(target: str | IO[bytes], name: str) -> h5py.File:
+def _empty(name: str) -> NotHDF5Error:
+    return NotHDF5Error(f"{name}: is empty; check how it was written or copied")
+
+
+def _open_hdf5(target: str | IO[bytes], name: str, stack: contextlib.ExitStack) -> h5py.File:
+    """Open a file by its path, or a stream, until the stack is left."""
+    opened: Any = target
     if not isinstance(target, str):
-        _check_signature(target, name)
+        opened = stack.enter_context(_watch(target, name))
+        _check_signature(opened, name)
     try:
-        return h5py.File(target, "r")
+        return stack.enter_context(h5py.File(opened, "r"))
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise DamagedFileError(f"{name}: libhdf5 cannot open it: {_one_line(error)}") from error
 
 
-def _one_line(error: BaseException) -> str:
+@contextlib.contextmanager
+def _watch(stream: IO[bytes], name: str) -> Iterator[Any]:
+    """Raise why reading failed: libhdf5 passes on only that it did, and a damaged file looks the same."""
+    watched = _WatchedStream(stream)
+    try:
+        yield watched
+    except Exception:
+        if watched.failure is None:
+            raise
+    if watched.failure is not None:
+        raise SourceError(f"{name}: cannot be read: {_one_line(watched.failure)}") from watched.failure
+
+
+class _WatchedStream:
+    """What h5py needs of a stream; keeps the first error."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.failure: Exception | None = None
+
+    def seek(self, at: int, whence: int = io.SEEK_SET) -> int:
+        return int(self._noting_failure(self._stream.seek, at, whence))
+
+    def tell(self) -> int:
+        return int(self._noting_failure(self._stream.tell))
+
+    def read(self, byte_length: int = -1) -> bytes:
+        content: bytes = self._noting_failure(self._stream.read, byte_length)
+        return content
+
+    def _noting_failure(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except Exception as error:
+            self.failure = self.failure or error
+            raise
+
+
+def _one_line(error: BaseException | None) -> str:
     return " ".join(str(error).split())

@@ -94,7 +94,8 @@ def translate(scan: FileScan, *, links: Links = "arrays", phony_dimensions: bool
 
 
 def _other_names(scan: FileScan) -> dict[str, list[str]]:
-    names = {item.path: list(item.other_names) for item in (*scan.groups, *scan.datasets)}
+    names = {group.path: list(group.other_names) for group in scan.groups}
+    names |= {dataset.path: list(dataset.other_names) for dataset in scan.datasets}
     for link in scan.soft_links:
         if scan.selection.selects(link.path):
             names.setdefault(link.target, []).append(link.path)

@@ -1,0 +1,413 @@
+"""Comparison of datasets with the arrays that stand for them: values, references and fill values.
+
+Blocks of whole chunks are read through both by a few threads: h5py lets go of the interpreter lock
+while libhdf5 inflates, and so does every codec that matters, so that no second process is needed. A
+block is some MiB, or one chunk where a chunk is larger.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+import struct
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import h5py
+import numpy as np
+import zarr
+
+from h5zarr.blocks import Block, Grid, blocks, positions, sample_chunks, single_chunk
+from h5zarr.compare import NamesOf, Values, equal, show, unequal
+from h5zarr.errors import H5zarrError
+from h5zarr.model import Shape
+from h5zarr.report import Findings, Kind, Mismatch
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes that were compared so far, and those to compare."""
+
+_WORKERS = 4
+_SPARSE_CHUNKS = 2**16
+"""Of larger arrays with mostly absent chunks, one absent chunk is compared instead of all."""
+READ_ERRORS = (
+    ArithmeticError,
+    EOFError,
+    H5zarrError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""What h5py, zarr, fsspec and the codecs raise where something cannot be read."""
+
+
+def one_line(error: BaseException) -> str:
+    """Return an exception's type and message on one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Pair:
+    """A dataset and the array that stands for it."""
+
+    path: str
+    """Absolute HDF5 path that the array has."""
+    dataset: h5py.Dataset
+    """The dataset."""
+    array: zarr.Array[Any]
+    """The array, of the same shape and data type."""
+    grid: Grid
+    """The array's chunks."""
+    names_of: NamesOf
+    """Names of the objects that references point to."""
+
+    @property
+    def element_bytes(self) -> int:
+        """Size of an element in memory (bytes)."""
+        return max(1, int(self.dataset.dtype.base.itemsize))
+
+    def expected(self, block: Block) -> Values:
+        """Return the block's values as h5py reads them."""
+        rank = len(self.dataset.shape)
+        leading, trailing = block.selection[:rank], block.selection[rank:]
+        values = _read(self.dataset, leading)
+        return values[(*[slice(None)] * rank, *trailing)] if trailing else values
+
+    def found(self, block: Block) -> Values:
+        """Return the block's values as Zarr readers get them."""
+        selection: Any = (*block.selection, ...)
+        values: Any = self.array[selection]
+        if isinstance(values, str | bytes):
+            return np.array(values, object)
+        return np.asarray(values)
+
+
+def _read(dataset: h5py.Dataset, selection: tuple[slice, ...]) -> Values:
+    dtype = dataset.dtype
+    if dtype.kind == "V" and dtype.names is None and dtype.subdtype is None:
+        return _read_opaque(dataset.id, selection, dtype)
+    return np.asarray(dataset[(*selection, ...)])
+
+
+def _read_opaque(dataset: h5py.h5d.DatasetID, selection: tuple[slice, ...], dtype: np.dtype[Any]) -> Values:
+    """Read with the type of the file: libhdf5 converts no opaque type into h5py's, which has no tag."""
+    values = np.empty(tuple(part.stop - part.start for part in selection), dtype)
+    in_file, in_memory = dataset.get_space(), h5py.h5s.create_simple(values.shape)
+    if selection:
+        in_file.select_hyperslab(tuple(part.start for part in selection), values.shape)
+    dataset.read(in_memory, in_file, values, mtype=dataset.get_type())
+    return values
+
+
+# References -------------------------------------------------------------------------------
+
+
+def missing_references(pair: Pair, references: Mapping[str, Any]) -> Iterator[Mismatch]:
+    """Yield the stored chunks that have no reference.
+
+    Such a chunk reads as fill values without a word. The comparison of values finds it where it
+    holds anything else, but a sample may not look there.
+    """
+    missing: dict[Shape, None] = {}
+    absent = partial(_absent_cells, pair, references)
+    try:
+        _visit_stored(pair.dataset, lambda *box: missing.update(dict.fromkeys(absent(*box))))
+    except READ_ERRORS as error:
+        yield Mismatch(
+            path=pair.path,
+            kind=Kind.UNREADABLE_SOURCE,
+            expected="a chunk index that h5py can read",
+            found=one_line(error),
+        )
+    for coordinates in missing:
+        yield Mismatch(
+            path=pair.path,
+            kind=Kind.MISSING_REFERENCE,
+            expected="a stored chunk",
+            found="no reference",
+            chunk_coords=coordinates,
+        )
+
+
+def _absent_cells(pair: Pair, references: Mapping[str, Any], start: Shape, extent: Shape) -> Iterator[Shape]:
+    """Yield the chunks without a reference (grid cells) among those that hold elements of a box."""
+    trailing = pair.grid.shape[len(start) :]
+    prefix, encode = pair.array.path, pair.array.metadata.encode_chunk_key
+    for coordinates in pair.grid.touching(start + (0,) * len(trailing), extent + trailing):
+        if f"{prefix}/{encode(coordinates)}" not in references:
+            yield coordinates
+
+
+def _visit_stored(dataset: h5py.Dataset, visit: Callable[[Shape, Shape], None]) -> None:
+    """Call ``visit`` with the chunk_offset (elements) and the extent of every stored chunk.
+
+    Of virtual datasets, which store nothing, nothing is told.
+    """
+    if dataset.is_virtual or 0 in (dataset.shape or (0,) if dataset.shape != () else ()):
+        return
+    if dataset.chunks is None:
+        if dataset.id.get_storage_size():
+            visit((0,) * dataset.ndim, dataset.shape)
+    elif _reports_true_coordinates(dataset):
+
+        def visit_chunk(chunk: Any) -> None:  # h5py stops at the first value that is not None
+            visit(chunk.chunk_offset, dataset.chunks)
+
+        dataset.id.chunk_iter(visit_chunk)
+    else:
+        _visit_by_trial(dataset, visit)
+
+
+def _reports_true_coordinates(dataset: h5py.Dataset) -> bool:
+    """Return whether libhdf5 2.0 cannot be wrong about chunk coordinates.
+
+    It is for extensible arrays, which index datasets with one unlimited dimension, where that is not
+    the first. h5py does not tell the kind of index, so that all such datasets are suspected.
+    """
+    unlimited = [number for number, extent in enumerate(dataset.maxshape) if extent is None]
+    return len(unlimited) != 1 or unlimited[0] == 0
+
+
+def _visit_by_trial(dataset: h5py.Dataset, visit: Callable[[Shape, Shape], None]) -> None:
+    """Visit stored chunks by reading one after the other, for which libhdf5 finds them rightly."""
+    remaining = dataset.id.get_num_chunks()
+    starts = [range(0, extent, chunk) for extent, chunk in zip(dataset.shape, dataset.chunks, strict=True)]
+    for chunk_offset in positions(starts):
+        if remaining == 0:  # where none is stored at all, libhdf5 tells nonsense about single chunks
+            return
+        if _is_stored(dataset, chunk_offset):
+            visit(chunk_offset, dataset.chunks)
+            remaining -= 1
+
+
+def _is_stored(dataset: h5py.Dataset, chunk_offset: Shape) -> bool:
+    try:
+        dataset.id.read_direct_chunk(chunk_offset)
+    except RuntimeError:  # libhdf5: "chunk storage is not allocated"
+        return False
+    return True
+
+
+def fill_value_difference(pair: Pair, references: Mapping[str, Any]) -> Iterator[Mismatch]:
+    """Yield a number that is not the dataset's fill value, where a chunk is absent.
+
+    What is not a number is left to the comparison of values, as is a fill value that the file leaves
+    undefined or never writes: h5py then reads zeros.
+    """
+    dtype = pair.dataset.dtype
+    creation = pair.dataset.id.get_create_plist()
+    undefined = (
+        creation.fill_value_defined() == h5py.h5d.FILL_VALUE_UNDEFINED
+        or creation.get_fill_time() == h5py.h5d.FILL_TIME_NEVER
+    )
+    if undefined or dtype.kind not in "biufc" or pair.array.dtype.kind != dtype.kind:
+        return
+    expected = np.asarray(pair.dataset.fillvalue, dtype)
+    found = pair.array.fill_value
+    if found is not None and equal(expected, np.asarray(found, pair.array.dtype), dtype, pair.names_of):
+        return
+    shape = pair.dataset.shape or ()
+    first = next(_absent_cells(pair, references, (0,) * len(shape), shape), None)
+    if first is not None:
+        texts = show(expected[()], found)
+        yield Mismatch(
+            path=pair.path, kind=Kind.FILL_VALUE, expected=texts[0], found=texts[1], chunk_coords=first
+        )
+
+
+# Values -----------------------------------------------------------------------------------
+
+
+_Job = tuple[Pair, Block]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tally:
+    """What was compared."""
+
+    chunks: int = 0
+    """Chunks that could be read on both sides."""
+    byte_length: int = 0
+    """Size of their values (bytes)."""
+    mismatches: tuple[Mismatch, ...] = ()
+    """What was not the same in them."""
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
+            chunks=self.chunks + other.chunks,
+            byte_length=self.byte_length + other.byte_length,
+            mismatches=self.mismatches + other.mismatches,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ChosenBlocks:
+    """The blocks to compare."""
+
+    blocks: Iterable[_Job]
+    """Each with its array."""
+    byte_length: int
+    """Size of all their values (bytes)."""
+
+
+def choose_blocks(
+    pairs: Sequence[Pair], references: Mapping[str, Any], sample: int | None, seed: int
+) -> ChosenBlocks:
+    """Return what to compare: everything, or a ``sample`` of that many chunks.
+
+    Where an array is huge and most of its chunks are absent, "everything" is the chunks that have a
+    reference, and one that has none: it stands for the others, since `missing_references` has found
+    out that the file does not store them either.
+    """
+    if sample is None:
+        chosen_few = {number: _present_chunks(pair, references) for number, pair in enumerate(pairs)}
+        return _everything(pairs, {number: few for number, few in chosen_few.items() if few})
+    chosen = sample_chunks([pair.grid for pair in pairs], sample, seed)
+    jobs = [(pair, block) for pair, chunks in zip(pairs, chosen, strict=True) for block in chunks]
+    return ChosenBlocks(blocks=jobs, byte_length=sum(_byte_length(*job) for job in jobs))
+
+
+def _everything(pairs: Sequence[Pair], sparse: Mapping[int, Sequence[Block]]) -> ChosenBlocks:
+    jobs = (
+        (pair, block)
+        for number, pair in enumerate(pairs)
+        for block in sparse.get(number) or blocks(pair.grid, pair.element_bytes)
+    )
+    total = sum(
+        sum(_byte_length(pair, block) for block in sparse[number])
+        if number in sparse
+        else math.prod(pair.grid.shape) * pair.element_bytes
+        for number, pair in enumerate(pairs)
+    )
+    return ChosenBlocks(blocks=jobs, byte_length=total)
+
+
+def _present_chunks(pair: Pair, references: Mapping[str, Any]) -> list[Block]:
+    """Return the chunks of a sparse array that have a reference, and one that has none; [] for others."""
+    if pair.grid.chunk_count <= _SPARSE_CHUNKS:
+        return []
+    present = sorted(_referenced_cells(pair, references))
+    if 2 * len(present) > pair.grid.chunk_count:
+        return []
+    absent = itertools.islice(
+        _absent_cells(pair, references, (0,) * len(pair.grid.shape), pair.grid.shape), 1
+    )
+    return [single_chunk(pair.grid, coordinates) for coordinates in (*present, *absent)]
+
+
+def _referenced_cells(pair: Pair, references: Mapping[str, Any]) -> Iterator[Shape]:
+    """Yield the position of every chunk that has a reference (grid cells)."""
+    prefix, encode = f"{pair.array.path}/", pair.array.metadata.encode_chunk_key
+    for key in references:
+        if key.startswith(prefix):
+            coordinates = tuple(map(int, re.findall(r"\d+", key[len(prefix) :])))
+            inside = len(coordinates) == len(pair.grid.cells) and all(
+                cell < limit for cell, limit in zip(coordinates, pair.grid.cells, strict=True)
+            )
+            if inside and encode(coordinates) == key[len(prefix) :]:
+                yield coordinates
+
+
+def _byte_length(pair: Pair, block: Block) -> int:
+    return block.element_count * pair.element_bytes
+
+
+def compare_values(chosen: ChosenBlocks, findings: Findings, progress: Progress | None = None) -> Tally:
+    """Read blocks on both sides and compare them; return what was compared, without the mismatches."""
+    total, done = Tally(), 0
+    for job, tally in _in_parallel(chosen.blocks):
+        findings.extend(tally.mismatches)
+        total += Tally(chunks=tally.chunks, byte_length=tally.byte_length)
+        done += _byte_length(*job)
+        if progress is not None:
+            progress(done, chosen.byte_length)
+    return total
+
+
+def _in_parallel(jobs: Iterable[_Job]) -> Iterator[tuple[_Job, Tally]]:
+    """Yield each block with what came of it, in order; few of them are in memory at a time."""
+    pending: deque[tuple[_Job, Future[Tally]]] = deque()
+    remaining = iter(jobs)
+    with ThreadPoolExecutor(_WORKERS, thread_name_prefix="h5zarr-validate") as pool:
+        try:
+            while True:
+                for job in itertools.islice(remaining, 2 * _WORKERS - len(pending)):
+                    pending.append((job, pool.submit(_compare_block, *job)))
+                if not pending:
+                    return
+                compared, future = pending.popleft()
+                yield compared, future.result()
+        finally:
+            for _, future in pending:
+                future.cancel()
+
+
+def _compare_block(pair: Pair, block: Block) -> Tally:
+    try:
+        found = pair.found(block)
+    except READ_ERRORS as error:
+        return _unreadable(pair, block, Kind.UNREADABLE, error)
+    try:
+        expected = pair.expected(block)
+        same = equal(expected, found, pair.dataset.dtype.base, pair.names_of)
+    except READ_ERRORS as error:
+        return _unreadable(pair, block, Kind.UNREADABLE_SOURCE, error)
+    return Tally(
+        chunks=block.chunk_count,
+        byte_length=_byte_length(pair, block),
+        mismatches=() if same else tuple(_differing_chunks(pair, block, expected, found)),
+    )
+
+
+def _unreadable(pair: Pair, block: Block, kind: Kind, error: BaseException) -> Tally:
+    """Find the chunks of a block that cannot be read."""
+    if block.chunk_count > 1:
+        return sum((_compare_block(pair, chunk) for chunk in block.chunks()), Tally())
+    mismatch = Mismatch(
+        path=pair.path,
+        kind=kind,
+        expected="values",
+        found=one_line(error),
+        chunk_coords=block.first,
+    )
+    return Tally(mismatches=(mismatch,))
+
+
+def _differing_chunks(pair: Pair, block: Block, expected: Values, found: Values) -> Iterator[Mismatch]:
+    """Yield the first difference in every chunk that has one."""
+    mask = unequal(expected, found, pair.dataset.dtype.base, pair.names_of)
+    begin = tuple(part.start for part in block.selection)
+    for chunk in block.chunks():
+        inside = tuple(
+            slice(part.start - start, part.stop - start)
+            for part, start in zip(chunk.selection, begin, strict=True)
+        )
+        if mask[inside].any():
+            local = np.unravel_index(int(mask[inside].argmax()), mask[inside].shape)
+            within = tuple(int(cell) + part.start for cell, part in zip(local, inside, strict=True))
+            yield _difference(pair, chunk.first, begin, expected[within], found[within], within)
+
+
+def _difference(
+    pair: Pair, chunk_coords: Shape, begin: Shape, expected: Any, found: Any, within: Shape
+) -> Mismatch:
+    texts = show(expected, found)
+    return Mismatch(
+        path=pair.path,
+        kind=Kind.VALUES,
+        expected=texts[0],
+        found=texts[1],
+        chunk_coords=chunk_coords,
+        element=tuple(start + cell for start, cell in zip(begin, within, strict=True)),
+    )

@@ -1,0 +1,162 @@
+"""All names of all objects of an HDF5 file, found by following its links.
+
+`validate` looks for itself instead of trusting the scanner's walk: an object that the scanner
+overlooked would otherwise be missing on both sides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import h5py
+from h5py import h5d, h5g, h5l, h5o, h5p
+
+from h5zarr.errors import GroupNotFoundError
+
+ObjectKey = tuple[int, int]
+"""File number and address of an object: the same for all its names."""
+
+_READ_ERRORS = (OSError, RuntimeError, ValueError, TypeError, KeyError)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ObjectNames:
+    """The objects below a group, each with all its names (absolute paths)."""
+
+    groups: dict[ObjectKey, list[str]] = field(default_factory=dict)
+    """Names of each group."""
+    datasets: dict[ObjectKey, list[str]] = field(default_factory=dict)
+    """Names of each dataset."""
+    elsewhere: dict[str, str] = field(default_factory=dict)
+    """Links that lead to nothing in this file, and what they are; objects that cannot be read."""
+
+    def of(self, key: ObjectKey) -> list[str]:
+        """Return the names of an object; none for one that is not below the group."""
+        return self.datasets.get(key) or self.groups.get(key) or []
+
+
+def find_objects(file: h5py.File, root: str) -> ObjectNames:
+    """Follow every link below a group.
+
+    Parameters
+    ----------
+    file
+        An open HDF5 file.
+    root
+        Absolute path of the group.
+
+    Raises
+    ------
+    GroupNotFoundError
+        There is no such group.
+    """
+    key = object_key(file, root)
+    if key is None or not isinstance(file[root], h5py.Group):
+        raise GroupNotFoundError(f"{file.filename}: no group {root}, of which the references were made")
+    names = ObjectNames()
+    names.groups[key] = [root]
+    soft_links = _descend(file, [root], names)
+    while soft_links:
+        path, target = soft_links.pop(0)
+        soft_links += _follow_soft(file, path, target, names)
+    return names
+
+
+def object_key(file: h5py.File, path: str) -> ObjectKey | None:
+    """Return what identifies the object at a path; None where there is none."""
+    try:
+        info = h5o.get_info(file.id, _encoded(path))
+    except _READ_ERRORS:
+        return None
+    return int(info.fileno), int(info.addr)
+
+
+def open_object(file: h5py.File, path: str) -> h5py.Group | h5py.Dataset | h5py.Datatype | None:
+    """Open the object at a path; None where there is none.
+
+    The files of external storage are looked for beside the HDF5 file, as those of virtual datasets
+    are, and not in the folder where the process happens to run.
+    """
+    node = file.get(path)
+    if not isinstance(node, h5py.Dataset) or node.external is None:
+        return node
+    del node  # libhdf5 opens no dataset twice with different prefixes
+    access = h5p.create(h5p.DATASET_ACCESS)
+    access.set_efile_prefix(b"${ORIGIN}")
+    return h5py.Dataset(h5d.open(file.id, _encoded(path), access))
+
+
+def names_of_reference(file: h5py.File, names: ObjectNames, reference: Any) -> frozenset[str]:
+    """Return every name of the object that a reference points to; {""} for a null reference."""
+    if not reference:
+        return frozenset({""})
+    info = h5o.get_info(h5py.h5r.dereference(reference, file.id))
+    known = names.of((int(info.fileno), int(info.addr)))
+    own_name = h5py.h5r.get_name(reference, file.id)
+    return frozenset(known) | ({_decoded(own_name)} if own_name else set())
+
+
+def _descend(file: h5py.File, pending: list[str], names: ObjectNames) -> list[tuple[str, str]]:
+    """Note all objects below groups; return the soft links that were met, with their targets."""
+    soft_links: list[tuple[str, str]] = []
+    while pending:
+        parent = pending.pop()
+        try:
+            group = h5g.open(file.id, _encoded(parent))
+            members: list[bytes] = []
+            group.links.iterate(members.append)
+        except _READ_ERRORS as error:
+            names.elsewhere[parent] = f"a group that h5py cannot read: {error}"
+            continue
+        for member in members:
+            path = f"{parent.rstrip('/')}/{_decoded(member)}"
+            pending += _note_link(group, member, path, names, soft_links)
+    return soft_links
+
+
+def _note_link(
+    group: h5g.GroupID, member: bytes, path: str, names: ObjectNames, soft_links: list[tuple[str, str]]
+) -> list[str]:
+    """Note where a link leads; return the path of a group that was not known before."""
+    kind = group.links.get_info(member).type
+    if kind == h5l.TYPE_HARD:
+        return _note_object(group, member, path, names)
+    if kind == h5l.TYPE_SOFT:
+        soft_links.append((path, _decoded(group.links.get_val(member))))
+    elif kind == h5l.TYPE_EXTERNAL:
+        filename, target = group.links.get_val(member)
+        names.elsewhere[path] = f"an external link to {_decoded(target)} in {_decoded(filename)}"
+    else:
+        names.elsewhere[path] = f"a user-defined link of class {kind}"
+    return []
+
+
+def _note_object(location: Any, member: bytes, path: str, names: ObjectNames) -> list[str]:
+    try:
+        info = h5o.get_info(location, member)
+    except _READ_ERRORS as error:
+        names.elsewhere[path] = f"an object that h5py cannot read: {error}"
+        return []
+    if info.type == h5o.TYPE_NAMED_DATATYPE:
+        return []
+    of_kind = names.groups if info.type == h5o.TYPE_GROUP else names.datasets
+    known = of_kind.setdefault((int(info.fileno), int(info.addr)), [])
+    known.append(path)
+    return [path] if info.type == h5o.TYPE_GROUP and len(known) == 1 else []
+
+
+def _follow_soft(file: h5py.File, path: str, target: str, names: ObjectNames) -> list[tuple[str, str]]:
+    """Note what a soft link leads to; what is outside of the selection counts under the link's name."""
+    if object_key(file, path) is None:
+        names.elsewhere[path] = f"a soft link to {target}, where nothing is"
+        return []
+    return _descend(file, _note_object(file.id, _encoded(path), path, names), names)
+
+
+def _encoded(path: str) -> bytes:
+    return path.encode("utf-8", "surrogateescape")
+
+
+def _decoded(path: bytes) -> str:
+    return path.decode("utf-8", "surrogateescape")
