@@ -142,7 +142,7 @@ def _follow(
     if link.kind == h5l.TYPE_SOFT:
         soft.append((path, link.name))
     elif link.kind == h5l.TYPE_EXTERNAL:
-        found.external_links.append(_external_link(group, path, link.name))
+        _note_external_link(group, path, link.name, found)
     else:
         found.problems.append(
             Problem(
@@ -194,8 +194,11 @@ def _resolve_soft_link(file: h5py.File, path: str, name: bytes, found: Walk) -> 
 
 
 def _dangling(file: h5py.File, path: str, name: bytes) -> Problem:
-    parent = h5g.open(file.id, encode_path(path.rpartition("/")[0] or "/"))
-    target = parent.links.get_val(name).decode("utf-8", "surrogateescape")
+    try:
+        parent = h5g.open(file.id, encode_path(path.rpartition("/")[0] or "/"))
+        target = parent.links.get_val(name).decode("utf-8", "backslashreplace")
+    except READ_ERRORS as error:
+        return _unreadable(path, "soft link", error)
     return Problem(
         path=path,
         found=f"a soft link to {target}, where nothing is",
@@ -203,9 +206,14 @@ def _dangling(file: h5py.File, path: str, name: bytes) -> Problem:
     )
 
 
-def _external_link(group: h5g.GroupID, path: str, name: bytes) -> ExternalLink:
-    filename, target = (part.decode("utf-8", "surrogateescape") for part in group.links.get_val(name))
-    return ExternalLink(path=path, filename=filename, target=target)
+def _note_external_link(group: h5g.GroupID, path: str, name: bytes, found: Walk) -> None:
+    try:
+        value = group.links.get_val(name)
+    except READ_ERRORS as error:
+        found.problems.append(_unreadable(path, "external link", error))
+        return
+    filename, target = (part.decode("utf-8", "surrogateescape") for part in value)
+    found.external_links.append(ExternalLink(path=path, filename=filename, target=target))
 
 
 def _unreadable(path: str, kind: str, error: BaseException) -> Problem:
