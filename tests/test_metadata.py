@@ -14,6 +14,7 @@ from conftest import FIXTURE_NAMES, FIXTURES, open_zarr
 from zarr_metadata.model import read_consolidated_metadata_v3, read_node_metadata_v3
 
 import h5zarr
+from h5zarr.convert import Conversion, convert
 from h5zarr.errors import ReferencesError
 from h5zarr.model import ArrayNode, Hierarchy
 from h5zarr.references import kerchunk_json
@@ -33,8 +34,8 @@ RESERVED_NAMES = {"names_reserved.h5": {"...", "__reserved", "zarr.json"}}
 
 
 @pytest.fixture(scope="module", params=FIXTURE_NAMES)
-def conversion(request: pytest.FixtureRequest) -> h5zarr.Conversion:
-    return h5zarr.convert(FIXTURES / request.param, inline_threshold=100)
+def conversion(request: pytest.FixtureRequest) -> Conversion:
+    return convert(FIXTURES / request.param, inline_threshold=100)
 
 
 def documents(references: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -43,14 +44,14 @@ def documents(references: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]
             yield key.removesuffix("zarr.json").rstrip("/"), json.loads(value)
 
 
-def rendered(conversion: h5zarr.Conversion) -> bytes:
+def rendered(conversion: Conversion) -> bytes:
     return b"".join(conversion.blocks())
 
 
 # zarr-metadata ---------------------------------------------------------------------------
 
 
-def test_every_document_is_valid(conversion: h5zarr.Conversion) -> None:
+def test_every_document_is_valid(conversion: Conversion) -> None:
     problems = {}
     for path, document in documents(conversion.references()):
         reading = read_node_metadata_v3(document)
@@ -59,7 +60,7 @@ def test_every_document_is_valid(conversion: h5zarr.Conversion) -> None:
     assert {path: found for path, found in problems.items() if found} == {}
 
 
-def test_unchecked_names_are_known(conversion: h5zarr.Conversion) -> None:
+def test_unchecked_names_are_known(conversion: Conversion) -> None:
     unclaimed: set[str] = set()
     for _, document in documents(conversion.references()):
         metadata = read_node_metadata_v3(document).metadata
@@ -68,7 +69,7 @@ def test_unchecked_names_are_known(conversion: h5zarr.Conversion) -> None:
     assert unclaimed <= BEYOND_THE_SPECIFICATIONS
 
 
-def test_consolidated_metadata_is_the_nodes_own(conversion: h5zarr.Conversion) -> None:
+def test_consolidated_metadata_is_the_nodes_own(conversion: Conversion) -> None:
     own = dict(documents(conversion.references()))
     consolidated = own.pop("")["consolidated_metadata"]
     assert consolidated["kind"] == "inline"
@@ -76,7 +77,7 @@ def test_consolidated_metadata_is_the_nodes_own(conversion: h5zarr.Conversion) -
     assert json.dumps(consolidated["metadata"], sort_keys=True) == json.dumps(own, sort_keys=True)
 
 
-def test_consolidated_metadata_is_valid(conversion: h5zarr.Conversion) -> None:
+def test_consolidated_metadata_is_valid(conversion: Conversion) -> None:
     root = json.loads(conversion.references()["refs"]["zarr.json"])
     reading = read_consolidated_metadata_v3(root["consolidated_metadata"])
     name = Path(conversion.hierarchy.source.url).name
@@ -90,7 +91,7 @@ def test_zarr_lists_all_nodes(tmp_path: Path) -> None:
         for name in names[:-1]:
             file[name] = np.arange(3)
         file.create_group("empty/deeper/still")
-    root = open_zarr(h5zarr.convert(tmp_path / "x.h5").references())
+    root = open_zarr(convert(tmp_path / "x.h5").references())
     groups = {"a", "a/b", "a/b/c", "b", "b/b", "empty", "empty/deeper", "empty/deeper/still"}
     assert {name for name, _ in root.members(max_depth=None)} == groups | set(names)
     assert set(root["a"].keys()) == {"b", "y"}
@@ -100,19 +101,19 @@ def test_zarr_lists_all_nodes(tmp_path: Path) -> None:
 # The manifest ----------------------------------------------------------------------------
 
 
-def test_the_same_file_gives_the_same_bytes(conversion: h5zarr.Conversion) -> None:
+def test_the_same_file_gives_the_same_bytes(conversion: Conversion) -> None:
     path = FIXTURES / Path(conversion.hierarchy.source.url).name
-    assert rendered(h5zarr.convert(path, inline_threshold=100)) == rendered(conversion)
+    assert rendered(convert(path, inline_threshold=100)) == rendered(conversion)
 
 
-def test_references_are_the_written_json(conversion: h5zarr.Conversion) -> None:
+def test_references_are_the_written_json(conversion: Conversion) -> None:
     text = rendered(conversion)
     assert json.loads(text) == conversion.references()
     keys = [key for key, _ in json.loads(text, object_pairs_hook=list)[1][1]]
     assert len(keys) == len(set(keys))
 
 
-def test_references_are_version_1(conversion: h5zarr.Conversion) -> None:
+def test_references_are_version_1(conversion: Conversion) -> None:
     references = conversion.references()
     assert list(references) == ["version", "refs", "h5zarr"]
     assert references["version"] == 1
@@ -125,7 +126,7 @@ def test_references_are_version_1(conversion: h5zarr.Conversion) -> None:
             assert byte_length > 0
 
 
-def test_provenance(conversion: h5zarr.Conversion) -> None:
+def test_provenance(conversion: Conversion) -> None:
     provenance = json.loads(rendered(conversion))["h5zarr"]
     path = FIXTURES / Path(conversion.hierarchy.source.url).name
     assert provenance["version"] == h5zarr.__version__
@@ -169,17 +170,17 @@ def manifest_of(array: ArrayNode) -> dict[str, Any]:
     }
 
 
-def test_what_is_written_loads_again(conversion: h5zarr.Conversion) -> None:
+def test_what_is_written_loads_again(conversion: Conversion) -> None:
     loaded = kerchunk_json.load(rendered(conversion))
     assert same(loaded) == same(conversion.hierarchy)
     assert list(loaded.nodes) == list(conversion.hierarchy.nodes)
 
 
-def test_references_load_again(conversion: h5zarr.Conversion) -> None:
+def test_references_load_again(conversion: Conversion) -> None:
     assert same(kerchunk_json.from_references(conversion.references())) == same(conversion.hierarchy)
 
 
-def test_what_is_loaded_renders_the_same_bytes(conversion: h5zarr.Conversion) -> None:
+def test_what_is_loaded_renders_the_same_bytes(conversion: Conversion) -> None:
     text = rendered(conversion)
     again = b"".join(kerchunk_json.render(kerchunk_json.load(text), version=h5zarr.__version__))
     assert again == text
@@ -192,7 +193,7 @@ def test_names_that_look_like_chunk_keys_load(threshold: int, tmp_path: Path) ->
             file[name] = np.float64(len(name))
         for name in ("0", "g/0", "h/c/c/c/0", "h/c/c/1", "h/d/c"):
             file[name] = np.arange(len(name))
-    conversion = h5zarr.convert(tmp_path / "x.h5", inline_threshold=threshold)
+    conversion = convert(tmp_path / "x.h5", inline_threshold=threshold)
     assert same(kerchunk_json.load(rendered(conversion))) == same(conversion.hierarchy)
 
 
@@ -241,7 +242,7 @@ def with_chunk(folder: Path, key: str, chunk: Any) -> dict[str, Any]:
     """Return references of an array `x` with one chunk, which is this one."""
     with h5py.File(folder / "x.h5", "w") as file:
         file["x"] = np.arange(3)
-    references = h5zarr.convert(folder / "x.h5").references()
+    references = convert(folder / "x.h5").references()
     del references["refs"]["x/c/0"]
     references["refs"][key] = chunk
     return references

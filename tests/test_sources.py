@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import importlib.util
 import io
@@ -19,7 +20,7 @@ import pytest
 from conftest import CODEC_WARNING, FIXTURES, open_zarr
 from http_server import RangeServer, serve
 
-import h5zarr
+from h5zarr.convert import convert
 from h5zarr.errors import (
     DamagedFileError,
     GroupNotFoundError,
@@ -64,8 +65,8 @@ def assert_reads_back(references: dict[str, Any], url: str, protocol: str = "fil
     np.testing.assert_array_equal(root["contiguous"][...], VALUES)
 
 
-def convert(source: Any, **options: Any) -> dict[str, Any]:
-    return h5zarr.convert(source, inline_threshold=0, **options).references()
+def references_of(source: Any, **options: Any) -> dict[str, Any]:
+    return convert(source, inline_threshold=0, **options).references()
 
 
 # Local files -----------------------------------------------------------------------------
@@ -82,7 +83,7 @@ LOCAL: dict[str, Callable[[Path], Any]] = {
 
 @pytest.mark.parametrize("form", LOCAL.values(), ids=LOCAL)
 def test_local_path(form: Callable[[Path], Any], file_path: Path) -> None:
-    references = convert(form(file_path))
+    references = references_of(form(file_path))
     assert references["h5zarr"]["source"]["byte_length"] == file_path.stat().st_size
     assert references["h5zarr"]["source"]["modified"] == file_path.stat().st_mtime
     (url,) = locations(references)
@@ -105,7 +106,7 @@ def test_local_path(form: Callable[[Path], Any], file_path: Path) -> None:
 )
 def test_names_that_mean_something_in_a_url(name: str, tmp_path: Path) -> None:
     write_file(tmp_path / name)
-    assert_reads_back(convert(tmp_path / name), f"file://{tmp_path}/{name}")
+    assert_reads_back(references_of(tmp_path / name), f"file://{tmp_path}/{name}")
 
 
 OPENED: dict[str, Callable[[Path], Any]] = {
@@ -122,7 +123,7 @@ OPENED: dict[str, Callable[[Path], Any]] = {
 @pytest.mark.parametrize("opened", OPENED.values(), ids=OPENED)
 def test_open_file_knows_its_url(opened: Callable[[Path], Any], file_path: Path) -> None:
     with opened(file_path) as source:
-        references = convert(source)
+        references = references_of(source)
         assert references["h5zarr"]["source"]["byte_length"] == file_path.stat().st_size
         (url,) = locations(references)
         assert Path(url.removeprefix("file://")).samefile(file_path)
@@ -132,17 +133,17 @@ def test_open_file_knows_its_url(opened: Callable[[Path], Any], file_path: Path)
 
 
 def test_fsspec_open_file_that_is_not_entered(file_path: Path) -> None:
-    assert_reads_back(convert(fsspec.open(file_path.as_uri())), file_path.as_uri())
+    assert_reads_back(references_of(fsspec.open(file_path.as_uri())), file_path.as_uri())
 
 
 @pytest.mark.parametrize("opened", OPENED.values(), ids=OPENED)
 def test_public_url_of_an_open_file(opened: Callable[[Path], Any], file_path: Path) -> None:
     with opened(file_path) as source:
-        assert locations(convert(source, public_url="s3://bucket/x.h5")) == {"s3://bucket/x.h5"}
+        assert locations(references_of(source, public_url="s3://bucket/x.h5")) == {"s3://bucket/x.h5"}
 
 
 def test_public_url_of_a_path(file_path: Path) -> None:
-    references = convert(file_path, public_url="https://example.org/x.h5")
+    references = references_of(file_path, public_url="https://example.org/x.h5")
     assert locations(references) == {"https://example.org/x.h5"}
     assert references["h5zarr"]["source"]["url"] == "https://example.org/x.h5"
     assert references["h5zarr"]["source"]["byte_length"] == file_path.stat().st_size
@@ -176,13 +177,13 @@ NAMELESS: dict[str, Callable[[Path], Any]] = {
 @pytest.mark.parametrize("opened", NAMELESS.values(), ids=NAMELESS)
 def test_open_file_without_a_url_needs_one(opened: Callable[[Path], Any], file_path: Path) -> None:
     with opened(file_path) as source, pytest.raises(SourceError, match="public_url"):
-        convert(source)
+        references_of(source)
 
 
 @pytest.mark.parametrize("opened", NAMELESS.values(), ids=NAMELESS)
 def test_open_file_with_public_url(opened: Callable[[Path], Any], file_path: Path) -> None:
     with opened(file_path) as source:
-        assert_reads_back(convert(source, public_url=file_path.as_uri()), file_path.as_uri())
+        assert_reads_back(references_of(source, public_url=file_path.as_uri()), file_path.as_uri())
 
 
 def test_member_of_an_archive_is_no_local_file(file_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +192,7 @@ def test_member_of_an_archive_is_no_local_file(file_path: Path, monkeypatch: pyt
     member = archived(file_path)
     monkeypatch.chdir(file_path.parent / "other")
     with member, pytest.raises(SourceError, match="public_url"):
-        convert(member)
+        references_of(member)
 
 
 def test_file_that_is_being_written(file_path: Path) -> None:
@@ -199,7 +200,7 @@ def test_file_that_is_being_written(file_path: Path) -> None:
     with h5py.File(file_path, "w") as file:
         file.create_dataset("group/x", data=VALUES, chunks=(2, 5), compression="gzip")
         file["contiguous"] = VALUES
-        references = convert(file)
+        references = references_of(file)
         assert references["h5zarr"]["source"]["byte_length"] == file_path.stat().st_size
         assert_reads_back(references, file_path.as_uri())
 
@@ -208,13 +209,13 @@ def test_closed_file(file_path: Path) -> None:
     with h5py.File(file_path) as file:
         pass
     with pytest.raises(SourceError, match="closed"):
-        convert(file)
+        references_of(file)
 
 
 @pytest.mark.parametrize("thing", [5, None, b"bytes.h5"], ids=repr)
 def test_what_is_no_source(thing: Any) -> None:
     with pytest.raises(TypeError, match="give a path, URL, open binary file"):
-        convert(thing)
+        references_of(thing)
 
 
 # Remote files ----------------------------------------------------------------------------
@@ -224,7 +225,7 @@ def test_memory_filesystem(file_path: Path) -> None:
     memory = fsspec.filesystem("memory")
     memory.pipe_file("/folder/x.h5", file_path.read_bytes())
     try:
-        references = convert("memory://folder/x.h5")
+        references = references_of("memory://folder/x.h5")
         assert references["h5zarr"]["source"]["byte_length"] == file_path.stat().st_size
         assert_reads_back(references, "memory://folder/x.h5", "memory")
     finally:
@@ -239,7 +240,7 @@ def http(file_path: Path) -> Iterator[RangeServer]:
 
 def test_http(http: RangeServer, file_path: Path) -> None:
     url = f"{http.url}/source.h5"
-    references = convert(url)
+    references = references_of(url)
     source = references["h5zarr"]["source"]
     assert source["byte_length"] == file_path.stat().st_size
     assert source["etag"] == f"{file_path.stat().st_mtime_ns:x}"
@@ -252,19 +253,19 @@ def test_http(http: RangeServer, file_path: Path) -> None:
 def test_http_gives_what_the_local_file_gives(name: str) -> None:
     with serve(FIXTURES) as server:
         url = f"{server.url}/{name}"
-        remote = convert(url)
-        local = convert(FIXTURES / name, public_url=url)
+        remote = references_of(url)
+        local = references_of(FIXTURES / name, public_url=url)
         assert remote["refs"] == local["refs"]
 
 
 def test_http_open_file(http: RangeServer) -> None:
     url = f"{http.url}/source.h5"
     with fsspec.open(url) as stream:
-        assert_reads_back(convert(stream), url, "http")
+        assert_reads_back(references_of(stream), url, "http")
 
 
 def test_http_public_url(http: RangeServer) -> None:
-    references = convert(f"{http.url}/source.h5", public_url="s3://bucket/source.h5")
+    references = references_of(f"{http.url}/source.h5", public_url="s3://bucket/source.h5")
     assert locations(references) == {"s3://bucket/source.h5"}
 
 
@@ -278,7 +279,7 @@ def test_http_identity_tells_a_changed_file(http: RangeServer, file_path: Path) 
 
 def test_http_storage_options_reach_the_filesystem(http: RangeServer) -> None:
     with pytest.raises(SourceError):
-        convert(f"{http.url}/source.h5", storage_options={"client_kwargs": {"no_such_option": 1}})
+        references_of(f"{http.url}/source.h5", storage_options={"client_kwargs": {"no_such_option": 1}})
 
 
 @pytest.mark.parametrize(
@@ -358,7 +359,7 @@ def bucket(s3_options: dict[str, Any]) -> Any:
 def test_s3(bucket: Any, s3_options: dict[str, Any], file_path: Path) -> None:
     bucket.put_file(str(file_path), f"{BUCKET}/folder/x.h5")
     url = f"s3://{BUCKET}/folder/x.h5"
-    references = convert(url, storage_options=s3_options)
+    references = references_of(url, storage_options=s3_options)
     source = references["h5zarr"]["source"]
     assert source["byte_length"] == file_path.stat().st_size
     assert source["etag"]
@@ -377,7 +378,7 @@ def test_s3_failures(bucket: Any, s3_options: dict[str, Any]) -> None:
 
 @needs_s3
 def test_s3_output(bucket: Any, s3_options: dict[str, Any], file_path: Path) -> None:
-    conversion = h5zarr.convert(file_path)
+    conversion = convert(file_path)
     conversion.write(f"s3://{BUCKET}/refs.json", storage_options=s3_options)
     assert bucket.cat_file(f"{BUCKET}/refs.json") == b"".join(conversion.blocks())
     with pytest.raises(OutputError):
@@ -390,7 +391,7 @@ def test_s3_output(bucket: Any, s3_options: dict[str, Any], file_path: Path) -> 
 def fails_with(expected: type[H5zarrError], source: Any, words: str, **options: Any) -> None:
     """Hold that the source is refused by one line that names it."""
     with pytest.raises(expected) as raised:
-        h5zarr.convert(source, **options)
+        convert(source, **options)
     assert type(raised.value) is expected
     assert "\n" not in str(raised.value)
     assert words in str(raised.value)
@@ -433,7 +434,7 @@ def test_impossible_name(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file.h5").touch()
     with pytest.raises(SourceError) as raised:
-        h5zarr.convert(url)
+        convert(url)
     assert "\n" not in str(raised.value)
 
 
@@ -443,6 +444,39 @@ def test_truncated_file(name: str, tmp_path: Path) -> None:
     for byte_length in {*range(1500, len(whole), len(whole) // 20), len(whole) - 1}:
         (tmp_path / "cut.h5").write_bytes(whole[:byte_length])
         fails_with(DamagedFileError, tmp_path / "cut.h5", "cut.h5")
+
+
+class FailingStream(io.BytesIO):
+    """A file that cannot be read any more after some reads."""
+
+    def __init__(self, content: bytes, reads: int) -> None:
+        super().__init__(content)
+        self.reads = reads
+
+    def read(self, size: int | None = -1) -> bytes:
+        self._count()
+        return super().read(size)
+
+    def readinto(self, buffer: Any) -> int:
+        self._count()
+        return super().readinto(buffer)
+
+    def _count(self) -> None:
+        self.reads -= 1
+        if self.reads < 0:
+            raise OSError("the connection was\nlost")
+
+
+def test_connection_that_breaks(file_path: Path) -> None:
+    """Whatever libhdf5 makes of it: what could not be read is no damaged dataset."""
+    content = file_path.read_bytes()
+    whole = FailingStream(content, 1000)
+    convert(whole, public_url="https://example.org/x.h5")
+    needed = 1000 - whole.reads
+    assert needed > 10
+    for reads in range(needed):
+        with pytest.raises(SourceError, match=r"x\.h5: cannot be read: the connection was lost$"):
+            convert(FailingStream(content, reads), public_url="https://example.org/x.h5")
 
 
 @pytest.mark.parametrize("group", ["nowhere", "/group/nowhere", "contiguous", "group/x"])
@@ -461,7 +495,7 @@ def test_nothing_is_written_where_the_input_is_bad(tmp_path: Path) -> None:
 
 def test_output(file_path: Path, tmp_path: Path) -> None:
     out = tmp_path / "refs.json"
-    conversion = h5zarr.convert(file_path, out)
+    conversion = convert(file_path, out)
     assert json.loads(out.read_bytes()) == conversion.references()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["refs.json", "source.h5"]
     assert out.stat().st_mode & 0o777 == 0o666 & ~current_umask()
@@ -474,9 +508,9 @@ def current_umask() -> int:
 
 
 def test_output_by_url(file_path: Path, tmp_path: Path) -> None:
-    conversion = h5zarr.convert(file_path, f"file://{tmp_path}/refs.json")
+    conversion = convert(file_path, f"file://{tmp_path}/refs.json")
     assert json.loads((tmp_path / "refs.json").read_bytes()) == conversion.references()
-    h5zarr.convert(file_path, "memory://refs.json")
+    convert(file_path, "memory://refs.json")
     memory = fsspec.filesystem("memory")
     assert memory.cat_file("/refs.json") == b"".join(conversion.blocks())
     memory.rm("/refs.json")
@@ -526,21 +560,20 @@ def test_writing_leaves_the_umask_alone(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 SAME_FILE: dict[str, Callable[[Path], Any]] = {
-    "str": str,
-    "Path": lambda path: path,
-    "URL": lambda path: path.as_uri(),
+    "str": lambda path: contextlib.nullcontext(str(path)),
+    "Path": contextlib.nullcontext,
+    "URL": lambda path: contextlib.nullcontext(path.as_uri()),
     "open file": lambda path: path.open("rb"),
     "h5py.File": h5py.File,
 }
 
 
+@pytest.mark.parametrize("out", [str, Path.as_uri], ids=["path", "URL"])
 @pytest.mark.parametrize("form", SAME_FILE.values(), ids=SAME_FILE)
-def test_the_input_is_not_overwritten(form: Callable[[Path], Any], file_path: Path) -> None:
+def test_the_input_is_not_overwritten(
+    form: Callable[[Path], Any], out: Callable[[Path], str], file_path: Path
+) -> None:
     before = file_path.read_bytes()
-    for out in (file_path, file_path.as_uri()):
-        source = form(file_path)
-        with pytest.raises(OutputError, match="is the input"):
-            h5zarr.convert(source, out)
-        if hasattr(source, "close"):
-            source.close()
+    with form(file_path) as source, pytest.raises(OutputError, match="is the input"):
+        convert(source, out(file_path))
     assert file_path.read_bytes() == before

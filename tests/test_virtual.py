@@ -7,9 +7,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from conftest import open_zarr
 
 import h5zarr
-from conftest import open_zarr
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 

@@ -14,7 +14,7 @@ import pytest
 import xarray as xr
 from conftest import CODEC_WARNING, FIXTURES, open_zarr, storage_options
 
-import h5zarr
+from h5zarr.convert import convert
 
 pytestmark = pytest.mark.filterwarnings(CODEC_WARNING)
 
@@ -41,7 +41,7 @@ def groups_of(path: Path) -> list[str]:
 
 
 def through_references(path: Path, group: str, **decoding: Any) -> xr.Dataset:
-    options = storage_options(h5zarr.convert(path, inline_threshold=64).references())
+    options = storage_options(convert(path, inline_threshold=64).references())
     return xr.open_dataset(
         "reference://",
         engine="zarr",
@@ -95,7 +95,7 @@ def test_fixture_opens_identically(name: str, decoding: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "netcdf_dimensions_shadowed.nc"])
 def test_fixture_opens_identically_as_tree(name: str, decoding: dict[str, Any]) -> None:
-    references = h5zarr.convert(FIXTURES / name).references()
+    references = convert(FIXTURES / name).references()
     options = storage_options(references)
     found = xr.open_datatree("reference://", engine="zarr", storage_options=options, **decoding)
     with xr.open_datatree(FIXTURES / name, engine="h5netcdf", phony_dims="sort", **decoding) as expected:
@@ -394,7 +394,7 @@ def test_written_file_opens_identically(netcdf_file: Path, decoding: dict[str, A
 def test_written_files_open_identically_as_trees(tmp_path: Path) -> None:
     path = tmp_path / "written.nc"
     WRITERS["groups"](path)
-    options = storage_options(h5zarr.convert(path).references())
+    options = storage_options(convert(path).references())
     with xr.open_datatree(path, engine="h5netcdf") as expected:
         found = xr.open_datatree("reference://", engine="zarr", storage_options=options)
         xr.testing.assert_identical(found, expected)
@@ -472,7 +472,7 @@ def test_fill_value_of_characters_is_a_problem(tmp_path: Path) -> None:
     with netCDF4.Dataset(path, "w") as file:
         file.createDimension("x", 3)
         add(file, "v", "S1", ("x",), None, fill_value=b"x")
-    (problem,) = h5zarr.convert(path).problems
+    (problem,) = convert(path).problems
     assert (problem.path, problem.attribute) == ("/v", "_FillValue")
     assert through_references(path, "/", decode_cf=False)["v"].values.tolist() == [b"x"] * 3
 
@@ -492,6 +492,6 @@ def test_without_phony_dimensions(tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
     with h5py.File(path, "w") as file:
         file["x"] = ramp(4, 5)
-    root = open_zarr(h5zarr.convert(path, phony_dimensions=False).references())
+    root = open_zarr(convert(path, phony_dimensions=False).references())
     assert root["x"].metadata.dimension_names in (None, (None, None))
     np.testing.assert_array_equal(root["x"][...], ramp(4, 5))

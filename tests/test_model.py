@@ -1,0 +1,262 @@
+"""What holds for all results and modules: they pickle, threads may share them, imports point one way."""
+
+from __future__ import annotations
+
+import ast
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from conftest import FIXTURE_NAMES, FIXTURES
+
+import h5zarr
+from h5zarr.convert import Conversion, convert
+from h5zarr.model import Selection
+from h5zarr.scan import scan
+from h5zarr.translate import translate
+
+PACKAGE = Path(h5zarr.__file__).parent
+THREADS = 8
+
+
+def rendered(conversion: Conversion) -> bytes:
+    return b"".join(conversion.blocks())
+
+
+# Pickling --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FIXTURE_NAMES)
+def test_results_pickle(name: str) -> None:
+    scanned = scan(FIXTURES / name)
+    conversion = convert(FIXTURES / name)
+    again = pickle.loads(pickle.dumps(scanned))
+    assert rendered(Conversion(hierarchy=translate(again))) == rendered(conversion)
+    assert rendered(pickle.loads(pickle.dumps(conversion))) == rendered(conversion)
+    hierarchy = pickle.loads(pickle.dumps(conversion.hierarchy))
+    assert rendered(Conversion(hierarchy=hierarchy)) == rendered(conversion)
+
+
+def test_errors_pickle() -> None:
+    with pytest.raises(h5zarr.H5zarrError) as raised:
+        convert(FIXTURES / "none.h5")
+    again = pickle.loads(pickle.dumps(raised.value))
+    assert (type(again), str(again)) == (type(raised.value), str(raised.value))
+
+
+def test_results_are_frozen() -> None:
+    scanned = scan(FIXTURES / "climate.nc")
+    conversion = convert(FIXTURES / "climate.nc")
+    frozen = [scanned, scanned.datasets[0], scanned.groups[0], conversion, conversion.hierarchy]
+    frozen += conversion.hierarchy.nodes.values()
+    for result in frozen:
+        with pytest.raises((FrozenInstanceError, AttributeError, TypeError)):
+            result.path = "changed"
+
+
+# Threads ---------------------------------------------------------------------------------
+
+
+def converted(name: str) -> bytes:
+    return rendered(convert(FIXTURES / name))
+
+
+def test_threads_convert_different_files() -> None:
+    expected = [converted(name) for name in FIXTURE_NAMES]
+    with ThreadPoolExecutor(THREADS) as threads:
+        assert list(threads.map(converted, FIXTURE_NAMES)) == expected
+
+
+@pytest.mark.parametrize("name", ["climate.nc", "chunk_index_extensible_array_last.h5", "filter_mask.h5"])
+def test_threads_convert_the_same_file(name: str) -> None:
+    with ThreadPoolExecutor(THREADS) as threads:
+        assert set(threads.map(converted, [name] * 4 * THREADS)) == {converted(name)}
+
+
+def test_threads_share_an_open_file() -> None:
+    with h5py.File(FIXTURES / "climate.nc") as file, ThreadPoolExecutor(THREADS) as threads:
+        results = threads.map(lambda source: rendered(convert(source)), [file] * THREADS)
+        assert set(results) == {converted("climate.nc")}
+
+
+# Selections ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def file_path(tmp_path: Path) -> Path:
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        for name in ("top", "model/t", "model/u", "model/run/t", "model2/t"):
+            file[name] = np.arange(3)
+        file.attrs["on"] = "root"
+        file["model"].attrs["on"] = "model"
+        file["soft"] = h5py.SoftLink("/model/t")
+        file["model/hard"] = file["top"]
+    return path
+
+
+def arrays(path: Path, **options: Any) -> set[str]:
+    return {array.path for array in convert(path, **options).hierarchy.arrays()}
+
+
+ALL = {"/top", "/model/t", "/model/u", "/model/run/t", "/model2/t", "/soft", "/model/hard"}
+SELECTIONS: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "nothing said": ({}, ALL),
+    "one": ({"include": ["/model/t"]}, {"/model/t"}),
+    "pattern": ({"include": ["*/t"]}, {"/model/t", "/model/run/t", "/model2/t"}),
+    "patterns": ({"include": ["/top", "/model2/*"]}, {"/top", "/model2/t"}),
+    "star crosses groups": (
+        {"include": ["/model/*"]},
+        {"/model/t", "/model/u", "/model/run/t", "/model/hard"},
+    ),
+    "none": ({"include": ["/nothing"]}, set()),
+    "all but": ({"exclude": ["/model*"]}, {"/top", "/soft"}),
+    "both": ({"include": ["*/t"], "exclude": ["/model2/*"]}, {"/model/t", "/model/run/t"}),
+    "other name of a hard link": ({"include": ["/model/hard"]}, {"/model/hard"}),
+    "all but one hard link": ({"exclude": ["/top"]}, ALL - {"/top"}),
+    "case": ({"include": ["/TOP"]}, set()),
+    "group": ({"group": "model"}, {"/t", "/u", "/run/t", "/hard"}),
+    "group with slashes": ({"group": "/model/"}, {"/t", "/u", "/run/t", "/hard"}),
+    "group below": ({"group": "/model/run"}, {"/t"}),
+    "group and pattern": ({"group": "model", "include": ["/model/run/*"]}, {"/run/t"}),
+    "root": ({"group": "/"}, ALL),
+}
+
+
+@pytest.mark.parametrize(("options", "expected"), SELECTIONS.values(), ids=SELECTIONS)
+def test_selection(options: dict[str, Any], expected: set[str], file_path: Path) -> None:
+    assert arrays(file_path, **options) == expected
+    assert convert(file_path, **options).problems == ()
+
+
+def test_only_the_soft_link_of_a_dataset(file_path: Path) -> None:
+    """A name that was asked for is there, whatever kind of link it is."""
+    assert arrays(file_path, include=["/soft"]) == {"/soft"}
+
+
+def test_selected_group_is_the_root(file_path: Path) -> None:
+    hierarchy = convert(file_path, group="model").hierarchy
+    assert hierarchy.nodes["/"].metadata["attributes"] == {"on": "model"}
+    assert hierarchy.selection.root == "/model"
+    assert set(hierarchy.nodes) == {"/", "/run", "/t", "/u", "/run/t", "/hard"}
+
+
+def test_selection_is_in_the_provenance(file_path: Path) -> None:
+    conversion = convert(file_path, group="model", include=["*/t"], exclude=["*/run/*"])
+    expected = {"root": "/model", "include": ["*/t"], "exclude": ["*/run/*"]}
+    assert conversion.references()["h5zarr"]["selection"] == expected
+
+
+@pytest.mark.parametrize("path", ["/", "/x", "/x/y"])
+@pytest.mark.parametrize("root", ["/", "/model", "/model/run"])
+def test_paths_of_both_sides_lead_back(root: str, path: str) -> None:
+    selection = Selection(root=root)
+    assert selection.zarr_path(selection.hdf5_path(path)) == path
+
+
+def test_progress_counts_up_to_the_total(file_path: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    convert(file_path, progress=lambda done, total: calls.append((done, total)))
+    assert [done for done, _ in calls] == list(range(1, len(calls) + 1))
+    assert {total for _, total in calls} == {len(calls)}
+
+
+# Imports ---------------------------------------------------------------------------------
+
+ORDER_TEXT = """
+    errors model text
+    _native _fallback libhdf5
+    filter_registry fragile_filters chunk_form filters file_image
+    sequences dtype_json attributes dimensions datatypes inline_values translate
+    prefetch source neighbours chunk_index virtual
+    read_datatype read_values walk read_storage read_data read_object scan
+    output references
+    codecs zarr_types sequence_codec
+    blocks object_names compare compare_attributes report compare_arrays validate
+    convert inspection cli
+"""
+ORDER = ORDER_TEXT.split()
+"""Modules and packages from the lowest to the highest: each may import those before it."""
+
+PURE = {"errors", "model", "filters", "attributes", "dimensions", "datatypes", "inline_values", "chunk_form"}
+"""Modules that work on what was scanned: they import nothing that opens files."""
+
+READERS_OF_ZARR = {"codecs", "zarr_types", "sequence_codec", "compare_arrays", "validate", "inline_values"}
+"""The only modules that import zarr or numcodecs, which takes longer than scanning most files."""
+
+
+def unit(path: Path) -> str:
+    """Return the module or package directly in `h5zarr` that a source file belongs to."""
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imported(path: Path) -> set[str]:
+    """Return the full names of what a source file imports, anywhere in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+SOURCES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
+
+
+def test_every_module_has_a_place_in_the_order() -> None:
+    assert len(set(ORDER)) == len(ORDER)
+    assert set(ORDER) == {unit(path) for path in SOURCES} | {"_native"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_one_way(path: Path) -> None:
+    own = [name.split(".")[1] for name in imported(path) if name.startswith("h5zarr.")]
+    allowed = {*ORDER[: ORDER.index(unit(path)) + 1]}
+    assert set(own) <= allowed
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_of_others(path: Path) -> None:
+    others = {name.split(".")[0] for name in imported(path)}
+    module = unit(path)
+    assert module not in PURE or others.isdisjoint({"h5py", "fsspec", "os", "io"})
+    assert module in READERS_OF_ZARR or others.isdisjoint({"zarr", "numcodecs"})
+    assert module == "cli" or "click" not in others
+    assert "xarray" not in others
+
+
+@pytest.mark.parametrize(
+    "before", ["h5zarr", "h5zarr.convert", "h5zarr.scan", "h5zarr.validate", "h5zarr.cli"]
+)
+def test_public_functions_are_no_modules(before: str) -> None:
+    """Importing a module of the same name must not take the function's place."""
+    names = ["convert", "scan", "translate", "validate"]
+    code = f"import {before}, h5zarr; print(*[name for name in {names} if callable(getattr(h5zarr, name))])"
+    assert output_of(code) == names
+
+
+def output_of(code: str) -> list[str]:
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return run.stdout.split()
+
+
+def test_importing_the_package_imports_little() -> None:
+    code = (
+        "import sys, h5zarr; print(*sorted({'h5py', 'numpy', 'zarr', 'fsspec', 'click'} & set(sys.modules)))"
+    )
+    assert output_of(code) == []
+
+
+def test_converting_imports_no_zarr() -> None:
+    start = "import sys; from h5zarr.convert import convert"
+    code = f"{start}; convert({str(FIXTURES / 'filter_deflate.h5')!r}); print('zarr' in sys.modules)"
+    assert output_of(code) == ["False"]
