@@ -7,26 +7,30 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from h5zarr.convert import Conversion, convert
+    from h5zarr.converter import Conversion, convert
     from h5zarr.errors import H5zarrError, Problem
     from h5zarr.model import FileScan, Hierarchy
-    from h5zarr.scan import scan
-    from h5zarr.translate import translate
-    from h5zarr.validate import ValidationReport, validate
+    from h5zarr.scanner import scan
+    from h5zarr.translator import translate
+    from h5zarr.validator import ValidationReport, validate
 
 __version__ = version("h5zarr")
 
+# Modules are named otherwise than functions: importing h5zarr.scan would put the module in place of
+# the function h5zarr.scan.
 _HOMES = {
-    "Conversion": "convert",
+    "Conversion": "converter",
     "FileScan": "model",
     "H5zarrError": "errors",
     "Hierarchy": "model",
     "Problem": "errors",
-    "ValidationReport": "validate",
-    "convert": "convert",
-    "scan": "scan",
-    "translate": "translate",
-    "validate": "validate",
+    "Inspection": "inspection",
+    "ValidationReport": "report",
+    "convert": "converter",
+    "inspect": "inspection",
+    "scan": "scanner",
+    "translate": "translator",
+    "validate": "validator",
 }
 
 __all__ = [
@@ -34,9 +38,11 @@ __all__ = [
     "FileScan",
     "H5zarrError",
     "Hierarchy",
+    "Inspection",
     "Problem",
     "ValidationReport",
     "convert",
+    "inspect",
     "scan",
     "translate",
     "validate",

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from h5zarr.errors import Problem, Untranslatable
+from h5zarr.errors import Problem, UntranslatableError
 from h5zarr.model import JSON, Attribute, Datatype, DatatypeClass
 
 Values = npt.NDArray[Any]
@@ -71,7 +71,7 @@ def translate_attributes(
     for attribute in shown:
         try:
             name, value = _translate(attribute, data_type, names)
-        except Untranslatable as refused:
+        except UntranslatableError as refused:
             problems.append(_problem(path, attribute.name, refused))
         else:
             document[name] = value
@@ -88,7 +88,7 @@ def _translate(
     return _masking_attribute(attribute, value, data_type, names)
 
 
-def _problem(path: str, name: str, refused: Untranslatable) -> Problem:
+def _problem(path: str, name: str, refused: UntranslatableError) -> Problem:
     readable = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return Problem(path=path, found=refused.found, remedy=refused.remedy, attribute=readable)
 
@@ -97,7 +97,7 @@ def _utf8_name(name: str) -> str:
     try:
         name.encode("utf-8")
     except UnicodeEncodeError:
-        raise Untranslatable(
+        raise UntranslatableError(
             "its name, or that of a member, is not UTF-8, which names in JSON are",
             f"{READ_WITH_H5PY}, or rename it in the file",
         ) from None
@@ -188,7 +188,7 @@ def attribute_value(attribute: Attribute) -> JSON:
 
     Raises
     ------
-    Untranslatable
+    UntranslatableError
         If the value has no lossless form in JSON.
     """
     if attribute.value is None:
@@ -207,12 +207,14 @@ def json_value(values: Values) -> JSON:
 
     Raises
     ------
-    Untranslatable
+    UntranslatableError
         If a value has no lossless form in JSON.
     """
     translate = _BY_KIND.get(values.dtype.kind)
     if translate is None:
-        raise Untranslatable(f"values of type {values.dtype}, which have no form in JSON", READ_WITH_H5PY)
+        raise UntranslatableError(
+            f"values of type {values.dtype}, which have no form in JSON", READ_WITH_H5PY
+        )
     return translate(values)
 
 
@@ -230,7 +232,7 @@ def _doubles(values: Values) -> Values:
     with np.errstate(over="ignore", under="ignore"):
         doubles = values.astype(np.float64)
     if not np.array_equal(doubles, values, equal_nan=True):
-        raise Untranslatable(
+        raise UntranslatableError(
             "a long double that no double is equal to, and JSON numbers are read as doubles", READ_WITH_H5PY
         )
     return doubles
@@ -274,7 +276,7 @@ def _object(element: object) -> JSON:
             return _text(element.encode("utf-8", "surrogateescape"))
         case np.ndarray():
             return json_value(element)
-    raise Untranslatable(f"a {type(element).__name__}, which has no form in JSON", READ_WITH_H5PY)
+    raise UntranslatableError(f"a {type(element).__name__}, which has no form in JSON", READ_WITH_H5PY)
 
 
 def _text(stored: bytes) -> JSON:
@@ -316,7 +318,7 @@ def _masking_attribute(
         return "missing_value", _maskable(attribute, value)
     try:
         return "_FillValue", encode_fill_value(attribute.value, data_type)
-    except Untranslatable:
+    except UntranslatableError:
         return _fill_as_missing(attribute, value, data_type, names)
 
 
@@ -325,7 +327,7 @@ def _fill_as_missing(
 ) -> tuple[str, JSON]:
     # xarray masks `missing_value` in the same way, and takes every JSON number and string there.
     if data_type.kind not in "biufT" or "missing_value" in names:
-        raise Untranslatable(
+        raise UntranslatableError(
             f"a value of class {attribute.datatype.datatype_class}, which xarray does not decode for such"
             " data in Zarr v3: it could not open the variable",
             MASK_AFTERWARDS,
@@ -338,7 +340,7 @@ def _maskable(attribute: Attribute, value: JSON) -> JSON:
     scalars = all(isinstance(element, bool | int | float | str) for element in elements)
     if scalars and np.asarray(attribute.value).dtype.kind != "c":
         return value
-    raise Untranslatable(
+    raise UntranslatableError(
         f"a value of class {attribute.datatype.datatype_class}, which keeps xarray from opening the variable",
         MASK_AFTERWARDS,
     )
@@ -361,7 +363,7 @@ def encode_fill_value(value: Any, data_type: np.dtype[Any]) -> JSON:
 
     Raises
     ------
-    Untranslatable
+    UntranslatableError
         If the value is not one element that the data type has exactly.
     """
     encode = _FILL_BY_KIND.get(data_type.kind)
@@ -371,8 +373,8 @@ def encode_fill_value(value: Any, data_type: np.dtype[Any]) -> JSON:
     return encode(values.reshape(())[()], data_type)
 
 
-def _no_fill_value(data_type: np.dtype[Any]) -> Untranslatable:
-    return Untranslatable(f"no value of type {data_type}", READ_WITH_H5PY)
+def _no_fill_value(data_type: np.dtype[Any]) -> UntranslatableError:
+    return UntranslatableError(f"no value of type {data_type}", READ_WITH_H5PY)
 
 
 def _float_fill(element: Any, data_type: np.dtype[Any]) -> str:

@@ -21,7 +21,7 @@ from h5zarr.errors import H5zarrError
 from h5zarr.text import count, human_bytes, printable
 
 if TYPE_CHECKING:
-    from h5zarr.convert import Conversion
+    from h5zarr.converter import Conversion
     from h5zarr.report import ValidationReport
 
 # What a verb needs is imported when it runs: --help and --version need neither h5py nor zarr.
@@ -144,6 +144,17 @@ _scanning = _decorate(
         is_flag=True,
         help="Open other files that INPUT names, also where they are outside of its folder.",
     ),
+    click.option(
+        "--isolate",
+        is_flag=True,
+        help="Scan in a process of its own, so that a file that crashes libhdf5 is an error and no more.",
+    ),
+    click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help="With --isolate: longest time that the scan may take.",
+    ),
     _storage_option,
 )
 _translating = _decorate(
@@ -188,7 +199,7 @@ def main() -> None:
 @_debug
 def convert_verb(source: str, out: str, quiet: bool, **options: Any) -> int:
     """Write references to the chunks of INPUT, a path or an fsspec URL."""
-    from h5zarr.convert import convert
+    from h5zarr.converter import convert
 
     to_stdout = out == _STDOUT
     with _progress("Scanning", quiet=quiet) as progress:
@@ -218,7 +229,7 @@ def convert_verb(source: str, out: str, quiet: bool, **options: Any) -> int:
 @_debug
 def validate_verb(references: str, as_json: bool, quiet: bool, **options: Any) -> int:
     """Compare all that REFERENCES give with what h5py reads from the HDF5 file."""
-    from h5zarr.validate import validate
+    from h5zarr.validator import validate
 
     # zarr 3.1 warns of every `numcodecs.*` codec; that one exact codec exists is why it was chosen.
     warnings.filterwarnings("ignore", message="Numcodecs codecs are not in the Zarr version 3")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from h5zarr.dtype_json import numpy_data_type
-from h5zarr.errors import Untranslatable
+from h5zarr.errors import UntranslatableError
 from h5zarr.model import JSON, Datatype, DatatypeClass, FloatFields, Shape
 
 _IEEE_FIELDS = {
@@ -91,11 +91,11 @@ def translate_datatype(
 
     Raises
     ------
-    Untranslatable
+    UntranslatableError
         There is no Zarr data type for it.
     """
     if memory_dtype is None:
-        raise Untranslatable(
+        raise UntranslatableError(
             f"datatype {describe(datatype)}, for which h5py has no NumPy type",
             "read it with the HDF5 library's own tools, e.g. h5dump",
         )

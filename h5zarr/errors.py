@@ -94,7 +94,7 @@ class Problem:
         return f"{place}: {self.found}; {self.remedy}"
 
 
-class Untranslatable(H5zarrError):
+class UntranslatableError(H5zarrError):
     """Something of one object has no Zarr form; becomes a `Problem` of that object.
 
     Raised by the pure translators, which do not know the path; caught in `translate` only.

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from h5zarr.attributes import json_value
 from h5zarr.datatypes import fill_value_json, zarr_data_type
 from h5zarr.dtype_json import SEQUENCE_TYPE, sequence_data_type
-from h5zarr.errors import Untranslatable
+from h5zarr.errors import UntranslatableError
 from h5zarr.model import JSON, Datatype, DatatypeClass, Shape
 from h5zarr.sequences import empty_sequence, encode_sequences
 
@@ -74,7 +74,7 @@ def inline_array(values: Values, datatype: Datatype) -> InlineArray:
 
     Raises
     ------
-    Untranslatable
+    UntranslatableError
         A sequence holds values that have no form in JSON.
     """
     if datatype.datatype_class is DatatypeClass.ARRAY:
@@ -166,7 +166,7 @@ def _pack(values: Values, datatype: Datatype) -> Values:
         longest = max((len(text.decode()) for text in texts.reshape(-1)), default=1)
         return np.array([text.decode() for text in texts.reshape(-1)], f"<U{longest}").reshape(texts.shape)
     if any(text.endswith(b"\0") for text in texts.reshape(-1)):
-        raise Untranslatable(
+        raise UntranslatableError(
             "a variable-length string in a compound that ends in a NUL, which fixed-length ones cannot keep",
             "read it with h5py",
         )

@@ -25,10 +25,10 @@ from h5zarr.model import (
     SoftLink,
     SourceIdentity,
 )
-from h5zarr.scan import INLINE_LIMIT_BYTES, INLINE_THRESHOLD_BYTES, Progress, scan
+from h5zarr.scanner import INLINE_LIMIT_BYTES, INLINE_THRESHOLD_BYTES, Progress, scan
 from h5zarr.source import Source
 from h5zarr.text import count, human_bytes, printable
-from h5zarr.translate import translate
+from h5zarr.translator import translate
 
 _IEEE_FIELDS = {2: (5, 10), 4: (8, 23), 8: (11, 52)}
 _MOST_NAMES = 4
@@ -191,6 +191,8 @@ def inspect(
     inline_threshold: int = INLINE_THRESHOLD_BYTES,
     inline_limit: int = INLINE_LIMIT_BYTES,
     follow_external: bool = False,
+    isolate: bool = False,
+    timeout: float | None = None,
     progress: Progress | None = None,
 ) -> Inspection:
     """Return what an HDF5 file holds, and what of it references cannot express.
@@ -205,7 +207,7 @@ def inspect(
         Look at this group and what is below it.
     include, exclude
         Shell patterns of absolute dataset paths to take and to leave out.
-    inline_threshold, inline_limit, follow_external
+    inline_threshold, inline_limit, follow_external, isolate, timeout
         As of `h5zarr.scan`: they decide what would be a problem.
     progress
         Called with the number of objects done and their total.
@@ -226,6 +228,8 @@ def inspect(
         inline_threshold=inline_threshold,
         inline_limit=inline_limit,
         follow_external=follow_external,
+        isolate=isolate,
+        timeout=timeout,
         progress=progress,
     )
     return inspect_scan(found, translate(found))

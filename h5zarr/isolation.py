@@ -1,6 +1,6 @@
 """A function called in a process of its own, so that a crash of libhdf5 is an error and no more.
 
-    python -m h5zarr.isolation        # the child: a pickled call on stdin, a pickled answer on stdout
+python -m h5zarr.isolation        # the child: a pickled call on stdin, a pickled answer on stdout
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from fsspec.core import split_protocol
 
-from h5zarr.errors import Untranslatable
+from h5zarr.errors import UntranslatableError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,13 +43,13 @@ class Neighbourhood:
 
         Raises
         ------
-        Untranslatable
+        UntranslatableError
             It lies outside of the source's folder, and such files are not followed.
         """
         scheme, separator, path = self.folder.partition("://")
         target = posixpath.normpath(posixpath.join(path, name))
         if not (target + "/").startswith(posixpath.normpath(path) + "/") and not self.follow_external:
-            raise Untranslatable(
+            raise UntranslatableError(
                 f"the file {name}, which is outside of the source's own folder",
                 "allow it with --follow-external, if you trust the file",
             )
@@ -59,4 +59,3 @@ class Neighbourhood:
         """Return the URL under which references name a file; beside the source, it moves with it."""
         public_folder = self.public_url.rpartition("/")[0] + "/"
         return public_folder + url.removeprefix(self.folder) if url.startswith(self.folder) else url
-

@@ -10,7 +10,7 @@ import numpy as np
 from h5py import h5d, h5s
 
 from h5zarr.datatypes import depends_on_padding
-from h5zarr.errors import Untranslatable
+from h5zarr.errors import UntranslatableError
 from h5zarr.filters import plan_masks
 from h5zarr.model import ChunkIndex, Layout, Shape, UInt64Column
 from h5zarr.read_storage import OpenDataset
@@ -33,11 +33,11 @@ class InlineBudget:
 
         Raises
         ------
-        Untranslatable
+        UntranslatableError
             There is not so much left.
         """
         if byte_length > self.remaining:
-            raise Untranslatable(
+            raise UntranslatableError(
                 f"{found}, more of them than may go inline",
                 "raise --inline-limit, or leave out other such datasets with --exclude",
             )
@@ -49,7 +49,7 @@ def heap_values(dataset: OpenDataset, shape: Shape, budget: InlineBudget, name_o
 
     Raises
     ------
-    Untranslatable
+    UntranslatableError
         They are more than may be read.
     """
     found = "values on a heap (variable-length or references)"
@@ -75,7 +75,7 @@ def all_elements(dataset: OpenDataset, shape: Shape, budget: InlineBudget) -> by
 
     Raises
     ------
-    Untranslatable
+    UntranslatableError
         They are more than may be read.
     """
     known = dataset.known

@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 from h5py import h5, h5a, h5g, h5p
 
-from h5zarr.errors import DamagedFileError, NotHDF5Error, Problem, SourceNotFoundError, Untranslatable
+from h5zarr.errors import DamagedFileError, NotHDF5Error, Problem, SourceNotFoundError, UntranslatableError
 from h5zarr.model import Attribute, Dataset, Group, Layout, Shape
 from h5zarr.neighbours import Neighbourhood
 from h5zarr.read_data import InlineBudget, all_elements, has_clean_padding, heap_values, stored_bytes
@@ -75,7 +75,7 @@ def read_dataset(reader: Reader, inner_path: str, names: list[str]) -> Dataset |
         return _read_dataset(reader, inner_path, names)
     except READ_ERRORS as error:
         reader.problems.append(_unreadable(names[0], "the dataset", error))
-    except Untranslatable as refused:
+    except UntranslatableError as refused:
         reader.problems.append(Problem(path=names[0], found=refused.found, remedy=refused.remedy))
     return None
 
@@ -143,7 +143,7 @@ def _check_virtual_sources(reader: Reader, dataset: OpenDataset) -> None:
             continue
         reader.neighbourhood.resolve(name)
         if not reader.neighbourhood.is_local:
-            raise Untranslatable(
+            raise UntranslatableError(
                 f"a virtual dataset of a remote file, with sources in {posixpath.basename(name)}",
                 "convert local copies of the files, then rewrite the URLs with --public-url",
             )
@@ -154,7 +154,7 @@ def _virtual_data(reader: Reader, dataset: OpenDataset, shape: Shape) -> dict[st
     sources = _Sources(reader=reader)
     try:
         chunks = virtual_chunks(dataset.creation, shape, fill_value(dataset), sources.read)
-    except Untranslatable:
+    except UntranslatableError:
         chunks = None
     if chunks is None or chunks.source.stored_type != dataset.known.stored_type:
         return {"elements": all_elements(dataset, shape, reader.budget)}
@@ -179,7 +179,7 @@ class _Sources:
 
         Raises
         ------
-        Untranslatable
+        UntranslatableError
             There is one, but it cannot be described.
         """
         if (filename, path) not in self.known:
@@ -217,7 +217,7 @@ class _Sources:
         )
         dataset = read_dataset(source, path, [path])
         if dataset is None:
-            raise Untranslatable(source.problems[0].found, source.problems[0].remedy)
+            raise UntranslatableError(source.problems[0].found, source.problems[0].remedy)
         return place.public_url, dataset
 
 

@@ -11,7 +11,7 @@ from h5py import h5d, h5p, h5s
 
 from h5zarr import libhdf5
 from h5zarr.chunk_index import contiguous_index, empty_index, read_chunk_index
-from h5zarr.errors import Untranslatable
+from h5zarr.errors import UntranslatableError
 from h5zarr.model import ChunkIndex, ExternalFile, Filter, Layout, Shape, grid_shape
 from h5zarr.neighbours import Neighbourhood
 from h5zarr.read_values import KnownType, TypeCache, space_shape
@@ -151,7 +151,7 @@ def external_files(dataset: OpenDataset, neighbourhood: Neighbourhood) -> tuple[
 
     Raises
     ------
-    Untranslatable
+    UntranslatableError
         A file may not be opened, is missing or too short.
     """
     if dataset.layout is not Layout.EXTERNAL:
@@ -177,7 +177,7 @@ def _check_external_file(neighbourhood: Neighbourhood, url: str, end: int) -> No
         return
     path = Path(url.removeprefix("file://"))
     if not path.is_file() or path.stat().st_size < end:
-        raise Untranslatable(
+        raise UntranslatableError(
             f"external storage in {path.name}, which is missing or ends before byte {end}",
             "put the file beside the HDF5 file",
         )

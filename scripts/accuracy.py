@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Print the README's table of what becomes of each HDF5 feature, taken from the fixtures.
 
-    scripts/accuracy.py            print it
-    scripts/accuracy.py --write    put it into README.md
+scripts/accuracy.py            print it
+scripts/accuracy.py --write    put it into README.md
 """
 
 from __future__ import annotations

@@ -34,7 +34,9 @@ def damage(content: bytes, seed: str) -> bytes:
     """Return the content with bytes changed, cut off or moved."""
     rng = random.Random(seed)
     damaged = bytearray(content)
-    ways = rng.choices((flip, overwrite_word, repeat_elsewhere, truncate), (6, 4, 2, 1), k=rng.choice((1, 1, 2, 4, 16)))
+    ways = rng.choices(
+        (flip, overwrite_word, repeat_elsewhere, truncate), (6, 4, 2, 1), k=rng.choice((1, 1, 2, 4, 16))
+    )
     for way in ways:
         if damaged:
             way(damaged, rng)
@@ -55,7 +57,9 @@ def flip(damaged: bytearray, rng: random.Random) -> None:
 def overwrite_word(damaged: bytearray, rng: random.Random) -> None:
     """Put an address or a length where one may have been."""
     at = place(damaged, rng)
-    word = rng.choice((0, 1, 2**63, 2**64 - 1, len(damaged), rng.randrange(len(damaged)), rng.getrandbits(32)))
+    word = rng.choice(
+        (0, 1, 2**63, 2**64 - 1, len(damaged), rng.randrange(len(damaged)), rng.getrandbits(32))
+    )
     width = rng.choice((2, 4, 8))
     damaged[at : at + width] = (word % 2 ** (8 * width)).to_bytes(width, "little")[: len(damaged) - at]
 
@@ -125,7 +129,9 @@ def tasks(arguments: argparse.Namespace) -> Iterator[tuple[Path, str]]:
         yield fixture, f"{arguments.seed}/{fixture.name}/{number}"
 
 
-def run(todo: Iterator[tuple[Path, str]], lock: threading.Lock, found: collections.Counter[str], keep: Path) -> None:
+def run(
+    todo: Iterator[tuple[Path, str]], lock: threading.Lock, found: collections.Counter[str], keep: Path
+) -> None:
     worker = Worker()
     with tempfile.TemporaryDirectory() as folder:
         while True:
@@ -146,7 +152,9 @@ def run(todo: Iterator[tuple[Path, str]], lock: threading.Lock, found: collectio
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--count", type=int, default=20000)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seed", default="0")

@@ -23,7 +23,7 @@ from h5zarr.attributes import (
     is_dimension_scale,
     translate_attributes,
 )
-from h5zarr.errors import Untranslatable
+from h5zarr.errors import UntranslatableError
 from h5zarr.model import Attribute, Datatype, DatatypeClass, Member
 from h5zarr.read_values import ReferenceNames, TypeCache, read_attribute
 
@@ -363,7 +363,7 @@ def test_xarray_decodes_the_fill_value(attribute: Any, dtype: str) -> None:
     ],
 )
 def test_fill_value_that_the_type_does_not_have(attribute: Any, dtype: str) -> None:
-    with pytest.raises(Untranslatable):
+    with pytest.raises(UntranslatableError):
         encode_fill_value(attribute, np.dtype(dtype))
 
 

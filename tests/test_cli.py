@@ -111,7 +111,7 @@ def test_convert_takes_a_part(source: Path, options: list[str], arrays: set[str]
 
 def test_convert_passes_its_other_options(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
-    module = import_module("h5zarr.convert")
+    module = import_module("h5zarr.converter")
     convert = module.convert
 
     def spy(*arguments: Any, **options: Any) -> Any:
@@ -125,6 +125,9 @@ def test_convert_passes_its_other_options(source: Path, monkeypatch: pytest.Monk
         "--public-url",
         "s3://b/k",
         "--follow-external",
+        "--isolate",
+        "--timeout",
+        "9",
         "-S",
         "anon=true",
         "-S",
@@ -140,6 +143,8 @@ def test_convert_passes_its_other_options(source: Path, monkeypatch: pytest.Monk
         "inline_threshold": 7,
         "inline_limit": 8,
         "follow_external": True,
+        "isolate": True,
+        "timeout": 9.0,
         "links": "attributes",
         "phony_dimensions": False,
         "progress": None,
@@ -267,7 +272,7 @@ def test_library_that_is_not_installed(source: Path, monkeypatch: pytest.MonkeyP
     def fail(*_: Any, **__: Any) -> None:
         raise ImportError("install h5zarr[s3] to read s3 URLs")
 
-    monkeypatch.setattr(import_module("h5zarr.convert"), "convert", fail)
+    monkeypatch.setattr(import_module("h5zarr.converter"), "convert", fail)
     assert_one_clear_line(run("convert", source, "-o", "-"), "h5zarr[s3]")
 
 
@@ -275,7 +280,7 @@ def test_unknown_failure_is_not_hidden(source: Path, monkeypatch: pytest.MonkeyP
     def fail(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(import_module("h5zarr.convert"), "convert", fail)
+    monkeypatch.setattr(import_module("h5zarr.converter"), "convert", fail)
     assert isinstance(run("convert", source, "-o", "-").exception, ZeroDivisionError)
 
 
@@ -286,7 +291,7 @@ def test_interruption(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(import_module("h5zarr.convert"), "convert", interrupt)
+    monkeypatch.setattr(import_module("h5zarr.converter"), "convert", interrupt)
     result = run("convert", source, "-o", tmp_path / "out.json")
     assert result.exit_code == INTERRUPTED
     assert result.stderr.startswith("h5zarr: interrupted")
@@ -299,7 +304,7 @@ def test_interruption_while_writing_leaves_nothing(
         yield b"{"
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(import_module("h5zarr.convert").Conversion, "blocks", blocks)
+    monkeypatch.setattr(import_module("h5zarr.converter").Conversion, "blocks", blocks)
     assert run("convert", source, "-o", tmp_path / "out.json").exit_code == INTERRUPTED
     assert names_in(tmp_path) == {"source.h5"}
 

@@ -15,7 +15,7 @@ from h5zarr.errors import Problem
 from h5zarr.inspection import Inspection, describe_datatype, inspect_scan
 from h5zarr.model import Hierarchy
 from h5zarr.read_datatype import read_datatype
-from h5zarr.scan import scan
+from h5zarr.scanner import scan
 from h5zarr.text import count, human_bytes, printable
 
 

@@ -14,7 +14,7 @@ from conftest import FIXTURE_NAMES, FIXTURES, open_zarr
 from zarr_metadata.model import read_consolidated_metadata_v3, read_node_metadata_v3
 
 import h5zarr
-from h5zarr.convert import Conversion, convert
+from h5zarr.converter import Conversion, convert
 from h5zarr.errors import ReferencesError
 from h5zarr.model import ArrayNode, Hierarchy
 from h5zarr.references import kerchunk_json

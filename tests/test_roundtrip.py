@@ -15,7 +15,7 @@ import pytest
 import zarr
 from conftest import CODEC_WARNING, FIXTURE_NAMES, FIXTURES, open_zarr
 
-from h5zarr.convert import Conversion, convert
+from h5zarr.converter import Conversion, convert
 from h5zarr.errors import Problem
 
 pytestmark = pytest.mark.filterwarnings(CODEC_WARNING)

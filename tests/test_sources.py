@@ -20,7 +20,7 @@ import pytest
 from conftest import CODEC_WARNING, FIXTURES, open_zarr
 from http_server import RangeServer, serve
 
-from h5zarr.convert import convert
+from h5zarr.converter import convert
 from h5zarr.errors import (
     DamagedFileError,
     GroupNotFoundError,

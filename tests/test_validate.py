@@ -20,7 +20,7 @@ from conftest import CODEC_WARNING
 
 from h5zarr.blocks import Grid, blocks, sample_chunks
 from h5zarr.compare import ObjectName, json_equal, same_data_type, show, unequal
-from h5zarr.convert import convert
+from h5zarr.converter import convert
 from h5zarr.errors import (
     DamagedFileError,
     GroupNotFoundError,
@@ -29,7 +29,7 @@ from h5zarr.errors import (
     SourceNotFoundError,
 )
 from h5zarr.report import Findings
-from h5zarr.validate import Kind, Mismatch, ValidationReport, validate
+from h5zarr.validator import Kind, Mismatch, ValidationReport, validate
 
 pytestmark = pytest.mark.filterwarnings(CODEC_WARNING)
 

@@ -14,7 +14,7 @@ import pytest
 import xarray as xr
 from conftest import CODEC_WARNING, FIXTURES, open_zarr, storage_options
 
-from h5zarr.convert import convert
+from h5zarr.converter import convert
 
 pytestmark = pytest.mark.filterwarnings(CODEC_WARNING)
 

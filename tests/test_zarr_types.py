@@ -26,7 +26,7 @@ from zarr.dtype import data_type_registry
 from zarr.storage import FsspecStore, MemoryStore
 
 from h5zarr import inline_values
-from h5zarr.convert import convert
+from h5zarr.converter import convert
 from h5zarr.dtype_json import dtype_from_json, dtype_to_json
 from h5zarr.errors import ReferencesError
 from h5zarr.sequence_codec import SequenceCodec

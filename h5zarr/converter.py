@@ -13,9 +13,9 @@ from h5zarr.errors import OutputError, Problem
 from h5zarr.model import JSON, Hierarchy
 from h5zarr.output import write_whole
 from h5zarr.references import kerchunk_json
-from h5zarr.scan import INLINE_LIMIT_BYTES, INLINE_THRESHOLD_BYTES, Progress, scan
+from h5zarr.scanner import INLINE_LIMIT_BYTES, INLINE_THRESHOLD_BYTES, Progress, scan
 from h5zarr.source import Source
-from h5zarr.translate import Links, translate
+from h5zarr.translator import Links, translate
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -38,9 +38,7 @@ class Conversion:
         """Yield the references as blocks of JSON text."""
         return kerchunk_json.render(self.hierarchy, version=version("h5zarr"))
 
-    def write(
-        self, out: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None
-    ) -> None:
+    def write(self, out: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> None:
         """Write the references to a path or fsspec URL, whole or not at all.
 
         Raises
@@ -63,6 +61,8 @@ def convert(
     inline_threshold: int = INLINE_THRESHOLD_BYTES,
     inline_limit: int = INLINE_LIMIT_BYTES,
     follow_external: bool = False,
+    isolate: bool = False,
+    timeout: float | None = None,
     links: Links = "arrays",
     phony_dimensions: bool = True,
     progress: Progress | None = None,
@@ -77,7 +77,8 @@ def convert(
         Path or fsspec URL of the JSON to write; None writes nothing.
     storage_options
         Options of the fsspec filesystem of ``source``.
-    public_url, group, include, exclude, inline_threshold, inline_limit, follow_external, progress
+    public_url, group, include, exclude, inline_threshold, inline_limit, follow_external, isolate,
+    timeout, progress
         As of `h5zarr.scan`.
     links, phony_dimensions
         As of `h5zarr.translate`.
@@ -108,6 +109,8 @@ def convert(
         inline_threshold=inline_threshold,
         inline_limit=inline_limit,
         follow_external=follow_external,
+        isolate=isolate,
+        timeout=timeout,
         progress=progress,
     )
     hierarchy = translate(scanned, links=links, phony_dimensions=phony_dimensions)

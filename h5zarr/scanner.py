@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import h5py
 
-from h5zarr.errors import Problem, SourceError, Untranslatable
+from h5zarr.errors import Problem, SourceError, UntranslatableError
+from h5zarr.isolation import call_isolated
 from h5zarr.model import Dataset, FileScan, Group, Selection, SoftLink
 from h5zarr.neighbours import Neighbourhood
 from h5zarr.read_data import InlineBudget
@@ -37,6 +39,8 @@ def scan(
     inline_threshold: int = INLINE_THRESHOLD_BYTES,
     inline_limit: int = INLINE_LIMIT_BYTES,
     follow_external: bool = False,
+    isolate: bool = False,
+    timeout: float | None = None,
     progress: Progress | None = None,
 ) -> FileScan:
     """Read the description and the chunk index of every dataset of an HDF5 file.
@@ -60,6 +64,11 @@ def scan(
     follow_external
         Whether files outside of the source's own folder are opened, which external links, external
         storage and virtual datasets may name.
+    isolate
+        Scan in a process of its own, for files that are not trusted: what crashes libhdf5 there is
+        an error here. ``source`` has to be a path or URL, and there is no progress.
+    timeout
+        Longest time that an isolated scan may take (seconds).
     progress
         Called with the number of objects done and their total.
 
@@ -70,6 +79,18 @@ def scan(
     GroupNotFoundError
         ``group`` is not in the file.
     """
+    if isolate:
+        options = {
+            "storage_options": storage_options,
+            "public_url": public_url,
+            "group": group,
+            "include": tuple(include),
+            "exclude": tuple(exclude),
+            "inline_threshold": inline_threshold,
+            "inline_limit": inline_limit,
+            "follow_external": follow_external,
+        }
+        return _scan_isolated(source, options, timeout)
     selection = Selection(root="/" + group.strip("/"), include=tuple(include), exclude=tuple(exclude))
     budget = InlineBudget(threshold=inline_threshold, remaining=inline_limit)
     with open_source(source, storage_options=storage_options, public_url=public_url) as opened:
@@ -84,6 +105,15 @@ def scan(
         soft_links=tuple(job.soft_links),
         problems=tuple(job.problems),
     )
+
+
+def _scan_isolated(source: Source, options: Mapping[str, Any], timeout: float | None) -> FileScan:
+    if not isinstance(source, str | os.PathLike):
+        raise SourceError("an open file cannot be scanned in another process; give its path or URL")
+    name = os.fspath(source)
+    arguments = {"source": name, **options}
+    scanned: FileScan = call_isolated("h5zarr.scanner", "scan", name, arguments, timeout=timeout)
+    return scanned
 
 
 @dataclass(kw_only=True, slots=True)
@@ -173,7 +203,7 @@ def _follow_external_link(job: _Job, link: ExternalLink, mount: _Mount) -> None:
     try:
         url = mount.place.resolve(link.filename)
         _scan_linked(job, url, link.target, path, mount)
-    except Untranslatable as refused:
+    except UntranslatableError as refused:
         job.problems.append(Problem(path=path, found=f"{described}: {refused.found}", remedy=refused.remedy))
     except (SourceError, *READ_ERRORS) as error:
         found = f"{described}: {' '.join(str(error).split())}"
@@ -186,7 +216,7 @@ def _scan_linked(job: _Job, url: str, target: str, path: str, mount: _Mount) -> 
     inner = "/" + target.strip("/")
     above = (*mount.above, (url, inner))
     if (url, inner) in mount.above or len(above) > _MOST_EXTERNAL_LINKS_DEEP:
-        raise Untranslatable("it leads back to itself", "nothing is lost but the repetition")
+        raise UntranslatableError("it leads back to itself", "nothing is lost but the repetition")
     place = replace(mount.place, url=url, public_url=mount.place.publish(url))
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(open_source(url, storage_options=job.storage_options))

@@ -13,7 +13,7 @@ from h5zarr.attributes import enumeration_fields, is_dimension_placeholder, tran
 from h5zarr.chunk_form import ChunkForm
 from h5zarr.datatypes import ZarrDataType, fill_value_json, is_signalling, translate_datatype
 from h5zarr.dimensions import dimension_names, leaf
-from h5zarr.errors import Problem, Untranslatable
+from h5zarr.errors import Problem, UntranslatableError
 from h5zarr.file_image import unfilter_chunk
 from h5zarr.filter_registry import missing_plugin
 from h5zarr.filters import MaskPlan, plan_masks, standard_codecs
@@ -196,7 +196,7 @@ def _array_or_problem(
         return None
     try:
         array, lost = _array(dataset, names, scan)
-    except Untranslatable as reason:
+    except UntranslatableError as reason:
         problems.append(Problem(path=dataset.path, found=reason.found, remedy=reason.remedy))
         return None
     problems.extend(lost)
@@ -236,7 +236,7 @@ def _storage(dataset: Dataset, url: str) -> tuple[_Storage, np.dtype[np.generic]
 
     Raises
     ------
-    Untranslatable
+    UntranslatableError
         Zarr cannot express it.
     """
     if dataset.shape is None:
@@ -337,7 +337,7 @@ def _external_storage(dataset: Dataset, data_type: ZarrDataType) -> _Storage:
         memory_type=dataset.memory_type if data_type.needs_conversion else None,
     )
     if any(boundary % form.chunk_byte_length for boundary in boundaries):
-        raise Untranslatable(
+        raise UntranslatableError(
             "external storage in pieces that end within an element", "copy the dataset with h5repack -l CONTI"
         )
     return _Storage(
@@ -445,7 +445,7 @@ def _fill_value(dataset: Dataset, data_type: ZarrDataType) -> JSON:
     if is_signalling(element, data_type.dtype) and len(dataset.chunk_index) < math.prod(
         dataset.chunk_index.grid_shape
     ):
-        raise Untranslatable(
+        raise UntranslatableError(
             "a fill value that is a signalling NaN, which zarr-python makes a quiet one",
             "write the missing chunks, e.g. with h5repack",
         )
@@ -454,7 +454,7 @@ def _fill_value(dataset: Dataset, data_type: ZarrDataType) -> JSON:
     length = data_type.dtype.itemsize
     first = element[:length]
     if element != first * (len(element) // length):
-        raise Untranslatable(
+        raise UntranslatableError(
             "a fill value of an array datatype whose elements differ, and Zarr has one for all",
             "rewrite the dataset with another fill value",
         )
@@ -488,7 +488,7 @@ def _codec_pipeline(data_type: ZarrDataType, form: ChunkForm) -> list[JSON]:
         return [first, *standard]
     missing = missing_plugin(applied)
     if missing is not None:
-        raise Untranslatable(missing.found, missing.remedy)
+        raise UntranslatableError(missing.found, missing.remedy)
     return [first, {"name": "h5zarr.hdf5", "configuration": form.to_configuration()}]
 
 
@@ -564,7 +564,7 @@ def _unfiltered_chunks(dataset: Dataset, masks: MaskPlan, form: ChunkForm) -> di
     for position, mask in zip(masks.untold.tolist(), masks.untold_mask.tolist(), strict=True):
         stored = dataset.stored_bytes.get(position)
         if stored is None:
-            raise Untranslatable(
+            raise UntranslatableError(
                 f"{len(masks.untold)} chunks with a filter mask of their own, more than may go inline",
                 "raise --inline-limit, or rewrite the dataset with h5repack",
             )
