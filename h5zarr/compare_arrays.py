@@ -1,8 +1,8 @@
 """Comparison of datasets with the arrays that stand for them: values, references and fill values.
 
-Blocks of whole chunks are read through both by a few threads: h5py lets go of the interpreter lock
-while libhdf5 inflates, and so does every codec that matters, so that no second process is needed. A
-block is some MiB, or one chunk where a chunk is larger.
+Blocks of whole chunks are read through both at the same time, in threads: h5py lets go of the
+interpreter lock while libhdf5 inflates, and so does every codec that matters, so that no second
+process is needed. A block is some MiB, or one chunk where a chunk is larger.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from h5zarr.report import Findings, Kind, Mismatch
 Progress = Callable[[int, int], None]
 """Called with the bytes that were compared so far, and those to compare."""
 
-_WORKERS = 4
+_BLOCKS_AHEAD = 16
+_BYTES_AHEAD = 32 * 2**20
 _SPARSE_CHUNKS = 2**16
 """Of larger arrays with mostly absent chunks, one absent chunk is compared instead of all."""
 READ_ERRORS = (
@@ -336,30 +337,66 @@ def compare_values(chosen: ChosenBlocks, findings: Findings, progress: Progress 
 
 
 def _in_parallel(jobs: Iterable[_Job]) -> Iterator[tuple[_Job, Tally]]:
-    """Yield each block with what came of it, in order; few of them are in memory at a time."""
-    pending: deque[tuple[_Job, Future[Tally]]] = deque()
-    remaining = iter(jobs)
-    with ThreadPoolExecutor(_WORKERS, thread_name_prefix="h5zarr-validate") as pool:
+    """Yield each block with what came of it, in order.
+
+    One thread reads through h5py, one through zarr, which decodes the chunks of a block in threads of
+    its own. More readers would not help: libhdf5 reads one block at a time, and zarr's threads would
+    take the processor from it and then wait for it.
+    """
+    pending: deque[_Pending] = deque()
+    with _reader("h5py") as of_hdf5, _reader("zarr") as of_zarr:
         try:
-            while True:
-                for job in itertools.islice(remaining, 2 * _WORKERS - len(pending)):
-                    pending.append((job, pool.submit(_compare_block, *job)))
-                if not pending:
-                    return
-                compared, future = pending.popleft()
-                yield compared, future.result()
+            for pair, block in jobs:
+                expected = of_hdf5.submit(pair.expected, block)
+                found = of_zarr.submit(pair.found, block)
+                pending.append(_Pending(pair=pair, block=block, expected=expected, found=found))
+                while _is_enough(pending):
+                    yield _settle(pending.popleft())
+            while pending:
+                yield _settle(pending.popleft())
         finally:
-            for _, future in pending:
-                future.cancel()
+            for waiting in pending:
+                waiting.expected.cancel()
+                waiting.found.cancel()
 
 
-def _compare_block(pair: Pair, block: Block) -> Tally:
+def _reader(name: str) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix=f"h5zarr-{name}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Pending:
+    """A block that is being read."""
+
+    pair: Pair
+    """The dataset and the array."""
+    block: Block
+    """Its place."""
+    expected: Future[Values]
+    """What h5py will have read."""
+    found: Future[Values]
+    """What Zarr will have read."""
+
+
+def _is_enough(pending: Sequence[_Pending]) -> bool:
+    """Return whether as much is being read as may be in memory; one block may always."""
+    held = sum(2 * _byte_length(waiting.pair, waiting.block) for waiting in pending)
+    return len(pending) > _BLOCKS_AHEAD or (len(pending) > 1 and held > _BYTES_AHEAD)
+
+
+def _settle(read: _Pending) -> tuple[_Job, Tally]:
+    return (read.pair, read.block), _compare(read.pair, read.block, read.expected.result, read.found.result)
+
+
+def _compare(
+    pair: Pair, block: Block, read_expected: Callable[[], Values], read_found: Callable[[], Values]
+) -> Tally:
     try:
-        found = pair.found(block)
+        found = read_found()
     except READ_ERRORS as error:
         return _unreadable(pair, block, Kind.UNREADABLE, error)
     try:
-        expected = pair.expected(block)
+        expected = read_expected()
         same = equal(expected, found, pair.dataset.dtype.base, pair.names_of)
     except READ_ERRORS as error:
         return _unreadable(pair, block, Kind.UNREADABLE_SOURCE, error)
@@ -370,10 +407,14 @@ def _compare_block(pair: Pair, block: Block) -> Tally:
     )
 
 
+def _compare_alone(pair: Pair, chunk: Block) -> Tally:
+    return _compare(pair, chunk, partial(pair.expected, chunk), partial(pair.found, chunk))
+
+
 def _unreadable(pair: Pair, block: Block, kind: Kind, error: BaseException) -> Tally:
     """Find the chunks of a block that cannot be read."""
     if block.chunk_count > 1:
-        return sum((_compare_block(pair, chunk) for chunk in block.chunks()), Tally())
+        return sum((_compare_alone(pair, chunk) for chunk in block.chunks()), Tally())
     mismatch = Mismatch(
         path=pair.path,
         kind=kind,

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from h5zarr.errors import OutputError, Problem
@@ -14,7 +13,7 @@ from h5zarr.model import JSON, Hierarchy
 from h5zarr.output import write_whole
 from h5zarr.references import kerchunk_json
 from h5zarr.scanner import INLINE_LIMIT_BYTES, INLINE_THRESHOLD_BYTES, Progress, scan
-from h5zarr.source import Source
+from h5zarr.source import Source, local_path
 from h5zarr.translator import Links, translate
 
 
@@ -122,7 +121,8 @@ def convert(
 
 def _refuse_overwriting(source: Source, out: str | os.PathLike[str]) -> None:
     """Refuse to write over the source, also through another name of it."""
-    if not isinstance(source, str | os.PathLike):
+    read, written = local_path(source), local_path(out)
+    if read is None or written is None or not (read.is_file() and written.is_file()):
         return
-    if Path(out).is_file() and Path(source).is_file() and Path(out).samefile(source):
+    if written.samefile(read):
         raise OutputError(f"{out}: is the input; choose another name for the references")

@@ -22,7 +22,6 @@ from h5zarr.model import (
     Hierarchy,
     Layout,
     Shape,
-    SoftLink,
     SourceIdentity,
 )
 from h5zarr.scanner import INLINE_LIMIT_BYTES, INLINE_THRESHOLD_BYTES, Progress, scan
@@ -125,8 +124,8 @@ class Inspection:
     """Absolute paths of the groups, parents first."""
     datasets: tuple[DatasetRow, ...]
     """The datasets, in the file's order."""
-    soft_links: tuple[SoftLink, ...]
-    """Soft links to objects of the file."""
+    other_names: Mapping[str, str]
+    """Further names of groups and datasets, hard and soft links, with the paths they stand for."""
     problems: tuple[Problem, ...]
     """What `convert` would report."""
 
@@ -141,7 +140,7 @@ class Inspection:
             },
             "groups": list(self.groups),
             "datasets": [row.to_json() for row in self.datasets],
-            "soft_links": [{"path": link.path, "target": link.target} for link in self.soft_links],
+            "other_names": dict(self.other_names),
             "problems": [problem.to_json() for problem in self.problems],
         }
 
@@ -177,8 +176,7 @@ class Inspection:
         return cells + [_dataset_cells(row) for row in elsewhere]
 
     def _links(self) -> list[str]:
-        hard = [f"{name} = {row.path}" for row in self.datasets for name in row.other_names]
-        return hard + [f"{link.path} -> {link.target}" for link in self.soft_links]
+        return [f"{name} = {path}" for name, path in self.other_names.items()]
 
 
 def inspect(
@@ -235,6 +233,11 @@ def inspect(
     return inspect_scan(found, translate(found))
 
 
+def _other_names(found: FileScan) -> dict[str, str]:
+    groups = {name: group.path for group in found.groups for name in group.other_names}
+    return groups | {name: dataset.path for dataset in found.datasets for name in dataset.other_names}
+
+
 def inspect_scan(found: FileScan, hierarchy: Hierarchy) -> Inspection:
     """Return what a scanned file holds.
 
@@ -252,7 +255,7 @@ def inspect_scan(found: FileScan, hierarchy: Hierarchy) -> Inspection:
         source=found.source,
         groups=tuple(group.path for group in found.groups),
         datasets=tuple(_row(dataset, problems.get(_utf8(dataset.path), ())) for dataset in found.datasets),
-        soft_links=found.soft_links,
+        other_names=_other_names(found),
         problems=hierarchy.problems,
     )
 

@@ -222,7 +222,7 @@ class Dataset:
     path: str
     """Absolute path, by the first name that leads to it."""
     other_names: tuple[str, ...]
-    """Absolute paths of further hard links to it."""
+    """Absolute paths of further links to it, hard and soft."""
     attributes: tuple[Attribute, ...]
     """Its attributes, in the file's order."""
     datatype: Datatype
@@ -292,19 +292,9 @@ class Group:
     path: str
     """Absolute path, by the first name that leads to it."""
     other_names: tuple[str, ...]
-    """Absolute paths of further hard links to it."""
+    """Absolute paths of further links to it, hard and soft."""
     attributes: tuple[Attribute, ...]
     """Its attributes, in the file's order."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SoftLink:
-    """A soft link whose target exists."""
-
-    path: str
-    """Absolute path of the link."""
-    target: str
-    """Absolute path of the object, by the name under which it was scanned."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -359,8 +349,6 @@ class FileScan:
     """Every group from the selection's root down, parents first."""
     datasets: tuple[Dataset, ...]
     """Every selected dataset, in the file's order."""
-    soft_links: tuple[SoftLink, ...]
-    """Soft links to scanned objects."""
     problems: tuple[Problem, ...]
     """What could not be read or followed: broken links, unreadable objects."""
 

@@ -12,7 +12,7 @@ import h5py
 
 from h5zarr.errors import Problem, SourceError, UntranslatableError
 from h5zarr.isolation import call_isolated
-from h5zarr.model import Dataset, FileScan, Group, Selection, SoftLink
+from h5zarr.model import Dataset, FileScan, Group, Selection
 from h5zarr.neighbours import Neighbourhood
 from h5zarr.read_data import InlineBudget
 from h5zarr.read_object import Reader, read_dataset, read_group
@@ -102,7 +102,6 @@ def scan(
         selection=selection,
         groups=tuple(job.groups),
         datasets=tuple(job.datasets),
-        soft_links=tuple(job.soft_links),
         problems=tuple(job.problems),
     )
 
@@ -126,7 +125,6 @@ class _Job:
     progress: Progress | None
     groups: list[Group] = field(default_factory=list)
     datasets: list[Dataset] = field(default_factory=list)
-    soft_links: list[SoftLink] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -163,9 +161,6 @@ def _scan_file(job: _Job, file: h5py.File, mount: _Mount) -> None:
         url=mount.place.public_url if mount.above else None,
     )
     job.problems.extend(found.problems)
-    job.soft_links.extend(
-        SoftLink(path=mount.path(link.path), target=mount.path(link.target)) for link in found.soft_links
-    )
     _read_objects(job, reader, found, mount)
     for link in sorted(found.external_links, key=lambda link: link.filename):
         _follow_external_link(job, link, mount)

@@ -89,6 +89,15 @@ def local_url(path: str | os.PathLike[str]) -> str:
     return "file://" + Path(path).absolute().as_posix()
 
 
+def local_path(source: Source) -> Path | None:
+    """Return the path of a source on this machine, None where it has none."""
+    if isinstance(source, h5py.File):
+        return Path(source.filename)
+    name = source if isinstance(source, str | os.PathLike) else getattr(source, "name", None)
+    protocol, path = split_protocol(stringify_path(name)) if isinstance(name, str | os.PathLike) else ("", "")
+    return Path(path) if protocol in (None, "file", "local") else None
+
+
 def identify(url: str, storage_options: Mapping[str, Any] | None = None) -> SourceIdentity:
     """Return what tells the file at ``url`` from a later version of it.
 

@@ -65,7 +65,8 @@ def translate(scan: FileScan, *, links: Links = "arrays", phony_dimensions: bool
         What `h5zarr.scan` returned.
     links
         ``"arrays"``: each further hard or soft link to a dataset is an array with the same
-        references. ``"attributes"``: each object once, its other names in an attribute.
+        references. ``"attributes"``: each object once, its other names in an attribute, where those
+        of groups always are.
     phony_dimensions
         Whether axes without a dimension scale are named ``phony_dim_N``, as netCDF tools do;
         xarray opens no array without names.
@@ -78,28 +79,18 @@ def translate(scan: FileScan, *, links: Links = "arrays", phony_dimensions: bool
     names = dimension_names(scan, phony=phony_dimensions)
     problems = list(scan.problems)
     nodes: dict[str, GroupNode | ArrayNode] = {}
-    other_names = _other_names(scan)
     for group in scan.groups:
-        _add_group(nodes, group, scan, links, problems)
+        _add_group(nodes, group, scan, problems)
     for dataset in scan.datasets:
         array = _array_or_problem(dataset, names.get(dataset.path, ()), scan, problems)
         if array is not None:
-            _add_array(nodes, array, other_names.get(dataset.path, ()), scan, links, problems)
+            _add_array(nodes, array, dataset.other_names, scan, links, problems)
     return Hierarchy(
         nodes=_with_parents(nodes),
         source=scan.source,
         selection=scan.selection,
         problems=tuple(problems),
     )
-
-
-def _other_names(scan: FileScan) -> dict[str, list[str]]:
-    names = {group.path: list(group.other_names) for group in scan.groups}
-    names |= {dataset.path: list(dataset.other_names) for dataset in scan.datasets}
-    for link in scan.soft_links:
-        if scan.selection.selects(link.path):
-            names.setdefault(link.target, []).append(link.path)
-    return names
 
 
 def _with_parents(nodes: dict[str, GroupNode | ArrayNode]) -> dict[str, GroupNode | ArrayNode]:
@@ -139,7 +130,6 @@ def _add_group(
     nodes: dict[str, GroupNode | ArrayNode],
     group: Group,
     scan: FileScan,
-    links: Links,
     problems: list[Problem],
 ) -> None:
     unreadable = _unreadable_name(group.path)
@@ -148,7 +138,7 @@ def _add_group(
         return
     attributes, lost = translate_attributes(group.attributes, path=group.path)
     problems.extend(lost)
-    if links == "attributes" and group.other_names:
+    if group.other_names:
         attributes[_LINKS_ATTRIBUTE] = list(group.other_names)
     path = scan.selection.zarr_path(group.path)
     nodes[path] = _group_node(path, attributes)

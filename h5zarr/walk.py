@@ -10,7 +10,6 @@ from h5py import h5, h5g, h5l, h5o, h5p
 
 from h5zarr.errors import DamagedFileError, GroupNotFoundError, Problem
 from h5zarr.libhdf5 import object_info
-from h5zarr.model import SoftLink
 from h5zarr.read_values import READ_ERRORS
 
 _CHECK_FILE = "check the file with h5dump, or copy it again from its origin"
@@ -36,8 +35,6 @@ class Walk:
     """Absolute paths of each group by the address of its object header (bytes), first name first."""
     dataset_names: dict[int, list[str]] = field(default_factory=dict)
     """Absolute paths of each dataset by the address of its object header (bytes), first name first."""
-    soft_links: list[SoftLink] = field(default_factory=list)
-    """Soft links to objects of the walk."""
     external_links: list[ExternalLink] = field(default_factory=list)
     """Links to objects of other files."""
     problems: list[Problem] = field(default_factory=list)
@@ -182,7 +179,7 @@ def _resolve_soft_link(file: h5py.File, path: str, name: bytes, found: Walk) -> 
         return
     for known in (found.group_names, found.dataset_names):
         if info.address in known:
-            found.soft_links.append(SoftLink(path=path, target=known[info.address][0]))
+            known[info.address].append(path)
             return
     if info.kind == h5o.TYPE_DATASET:
         found.dataset_names[info.address] = [path]

@@ -2,8 +2,8 @@
 """Measure h5zarr against its peers on files behind a slow server, all in one run.
 
 The server is `tests/slow_server.py`, in a process of its own; every measurement runs in a fresh process,
-which imports everything first. Competitors take turns, and the best of their rounds counts. Requests and bytes
-are what the server counted, and exact; times are worth comparing within one run only.
+which imports everything first. Of several rounds the best counts. Requests and bytes are what the server
+counted, and exact; times are worth comparing within one run only.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ import numpy as np
 SERVER = Path(__file__).parent.parent / "tests" / "slow_server.py"
 BANDWIDTH = 100e6
 CHUNK = (1, 55, 55)
-GRID = 220
 VARIABLES = 20
+STEPS = 1600
 
 # Files -----------------------------------------------------------------------------------
 
 
 def write_scattered(path: Path, scale: float, **options: Any) -> None:
-    """Append time steps to 20 variables: 16 chunks of 12 KB each, 32,000 in all at scale 1."""
+    """Append time steps to 20 variables, a chunk of 12 KB each: 32,000 chunks in all at scale 1."""
     with h5py.File(path, "w", **options) as file:
-        shape, most = (0, GRID, GRID), (None, GRID, GRID)
+        shape, most = (0, *CHUNK[1:]), (None, *CHUNK[1:])
         variables = [
             file.create_dataset(f"variable_{number:02d}", shape, "f4", maxshape=most, chunks=CHUNK)
             for number in range(VARIABLES)
         ]
         for variable in variables:
             variable.attrs.update(units="K", long_name="air temperature", scale=np.float32(2))
-        for step in range(max(int(100 * scale), 2)):
+        for step in range(max(int(STEPS * scale), 2)):
             for variable in variables:
                 variable.resize(step + 1, axis=0)
                 variable[step] = np.float32(step)
@@ -74,8 +74,9 @@ def prepare_h5zarr(url: str) -> Callable[[], Any]:
     import fsspec.implementations.http
 
     import h5zarr
-    import h5zarr.convert
     from h5zarr.prefetch import connection_options, open_prefetched
+
+    assert h5zarr.convert  # imported when it is first used
 
     def work() -> Any:
         filesystem = fsspec.filesystem("http", **connection_options("http", {}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import hdf5plugin  # noqa: F401 - before netCDF4, whose plugins are for another libhdf5
 import zarr
 from zarr.storage import FsspecStore
 

@@ -337,7 +337,7 @@ def test_bad_source_in_another_process(tmp_path: Path) -> None:
 
 def test_signal_interrupts(source: Path, tmp_path: Path) -> None:
     prelude = "import os, signal; from importlib import import_module as load;"
-    patch = "load('h5zarr.convert').convert = lambda *_, **__: os.kill(os.getpid(), signal.SIGINT);"
+    patch = "load('h5zarr.converter').convert = lambda *_, **__: os.kill(os.getpid(), signal.SIGINT);"
     result = in_process(
         "convert", source, "-o", tmp_path / "out.json", prelude=prelude + patch, capture_output=True
     )
@@ -512,7 +512,8 @@ def test_validate_without_its_source(references: Path, source: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("verb", "module"), [("convert", "convert"), ("validate", "validate"), ("inspect", "inspection")]
+    ("verb", "module"),
+    [("convert", "converter"), ("validate", "validator"), ("inspect", "inspection")],
 )
 def test_verb_mirrors_its_function(verb: str, module: str) -> None:
     function = signature(getattr(import_module(f"h5zarr.{module}"), verb))
