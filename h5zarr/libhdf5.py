@@ -59,6 +59,8 @@ class ObjectInfo:
     """Kind of the object (`H5O_type_t`)."""
     address: int
     """Address of the object header in the file (bytes)."""
+    file_number: int
+    """Number of the open file that holds it."""
 
 
 def object_info(location: h5py.h5g.ObjectID, name: bytes = b".") -> ObjectInfo:
@@ -78,7 +80,7 @@ def object_info(location: h5py.h5g.ObjectID, name: bytes = b".") -> ObjectInfo:
         )
     if status < 0:
         raise KeyError(f"no readable object {name.decode('utf-8', 'backslashreplace')}")
-    return ObjectInfo(kind=info.type, address=info.token[0])
+    return ObjectInfo(kind=info.type, address=info.token[0], file_number=info.fileno)
 
 
 def chunk_index_type(dataset: h5py.h5d.DatasetID) -> int:

@@ -13,6 +13,8 @@ import h5py
 from h5py import h5d, h5g, h5l, h5o, h5p
 
 from h5zarr.errors import GroupNotFoundError
+from h5zarr.filter_registry import is_available
+from h5zarr.libhdf5 import object_info
 
 ObjectKey = tuple[int, int]
 """File number and address of an object: the same for all its names."""
@@ -66,10 +68,10 @@ def find_objects(file: h5py.File, root: str) -> ObjectNames:
 def object_key(file: h5py.File, path: str) -> ObjectKey | None:
     """Return what identifies the object at a path; None where there is none."""
     try:
-        info = h5o.get_info(file.id, _encoded(path))
+        info = object_info(file.id, _encoded(path))
     except _READ_ERRORS:
         return None
-    return int(info.fileno), int(info.addr)
+    return info.file_number, info.address
 
 
 def open_object(file: h5py.File, path: str) -> h5py.Group | h5py.Dataset | h5py.Datatype | None:
@@ -79,6 +81,8 @@ def open_object(file: h5py.File, path: str) -> h5py.Group | h5py.Dataset | h5py.
     are, and not in the folder where the process happens to run.
     """
     node = file.get(path)
+    if isinstance(node, h5py.Dataset):
+        _load_plugins(node)
     if not isinstance(node, h5py.Dataset) or node.external is None:
         return node
     del node  # libhdf5 opens no dataset twice with different prefixes
@@ -87,12 +91,19 @@ def open_object(file: h5py.File, path: str) -> h5py.Group | h5py.Dataset | h5py.
     return h5py.Dataset(h5d.open(file.id, _encoded(path), access))
 
 
+def _load_plugins(dataset: h5py.Dataset) -> None:
+    """Import the packages that bring the dataset's filters to libhdf5."""
+    creation = dataset.id.get_create_plist()
+    for number in range(creation.get_nfilters()):
+        is_available(creation.get_filter(number)[0])
+
+
 def names_of_reference(file: h5py.File, names: ObjectNames, reference: Any) -> frozenset[str]:
     """Return every name of the object that a reference points to; {""} for a null reference."""
     if not reference:
         return frozenset({""})
-    info = h5o.get_info(h5py.h5r.dereference(reference, file.id))
-    known = names.of((int(info.fileno), int(info.addr)))
+    info = object_info(h5py.h5r.dereference(reference, file.id))
+    known = names.of((info.file_number, info.address))
     own_name = h5py.h5r.get_name(reference, file.id)
     return frozenset(known) | ({_decoded(own_name)} if own_name else set())
 
@@ -134,16 +145,16 @@ def _note_link(
 
 def _note_object(location: Any, member: bytes, path: str, names: ObjectNames) -> list[str]:
     try:
-        info = h5o.get_info(location, member)
+        info = object_info(location, member)
     except _READ_ERRORS as error:
         names.elsewhere[path] = f"an object that h5py cannot read: {error}"
         return []
-    if info.type == h5o.TYPE_NAMED_DATATYPE:
+    if info.kind == h5o.TYPE_NAMED_DATATYPE:
         return []
-    of_kind = names.groups if info.type == h5o.TYPE_GROUP else names.datasets
-    known = of_kind.setdefault((int(info.fileno), int(info.addr)), [])
+    of_kind = names.groups if info.kind == h5o.TYPE_GROUP else names.datasets
+    known = of_kind.setdefault((info.file_number, info.address), [])
     known.append(path)
-    return [path] if info.type == h5o.TYPE_GROUP and len(known) == 1 else []
+    return [path] if info.kind == h5o.TYPE_GROUP and len(known) == 1 else []
 
 
 def _follow_soft(file: h5py.File, path: str, target: str, names: ObjectNames) -> list[tuple[str, str]]:

@@ -110,7 +110,8 @@ def fill_value(dataset: OpenDataset) -> bytes | None:
     defined = dataset.creation.fill_value_defined()
     if defined == h5d.FILL_VALUE_UNDEFINED:
         return None
-    if defined == h5d.FILL_VALUE_DEFAULT:
+    # What was never written and is never filled is undefined: h5py leaves its zeros.
+    if defined == h5d.FILL_VALUE_DEFAULT or dataset.creation.get_fill_time() == h5d.FILL_TIME_NEVER:
         return bytes(known.packed_dtype.itemsize)
     return libhdf5.fill_value(dataset.creation, known.packed_type)
 

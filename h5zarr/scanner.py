@@ -93,7 +93,13 @@ def scan(
         return _scan_isolated(source, options, timeout)
     selection = Selection(root="/" + group.strip("/"), include=tuple(include), exclude=tuple(exclude))
     budget = InlineBudget(threshold=inline_threshold, remaining=inline_limit)
-    with open_source(source, storage_options=storage_options, public_url=public_url) as opened:
+    with open_source(
+        source,
+        storage_options=storage_options,
+        public_url=public_url,
+        root=selection.root,
+        wants=selection.selects,
+    ) as opened:
         place = Neighbourhood(url=opened.url, public_url=opened.identity.url, follow_external=follow_external)
         job = _Job(selection=selection, budget=budget, storage_options=storage_options, progress=progress)
         _scan_file(job, opened.file, _Mount(inner=selection.root, outer=selection.root, place=place))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,6 +27,7 @@ from h5zarr.errors import (
     SourceNotFoundError,
 )
 from h5zarr.model import SourceIdentity
+from h5zarr.prefetch import connection_options, open_prefetched
 
 Source: TypeAlias = str | os.PathLike[str] | IO[bytes] | h5py.File
 """What can be scanned."""
@@ -47,12 +49,22 @@ class OpenSource:
     """Where it is read from."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Ahead:
+    """What of a remote file is fetched before libhdf5 asks for it."""
+
+    root: str
+    wants: Callable[[str], bool] | None
+
+
 @contextlib.contextmanager
 def open_source(
     source: Source,
     *,
     storage_options: Mapping[str, Any] | None = None,
     public_url: str | None = None,
+    root: str = "/",
+    wants: Callable[[str], bool] | None = None,
 ) -> Iterator[OpenSource]:
     """Open an HDF5 file for reading.
 
@@ -64,19 +76,22 @@ def open_source(
         Options of the fsspec filesystem.
     public_url
         The URL to name in references, where it is not the one that is read from.
+    root, wants
+        Group below which, and datasets of which, the metadata of a remote file are fetched ahead.
 
     Raises
     ------
     SourceError
         The file cannot be read; the subclass tells why.
     """
+    ahead = _Ahead(root=root, wants=wants)
     with contextlib.ExitStack() as stack:
         if isinstance(source, h5py.File):
             yield _open_file(source, public_url)
         elif isinstance(source, OpenFile):
             yield _open_stream(stack.enter_context(source), public_url or source.full_name, stack)
         elif isinstance(source, str | os.PathLike):
-            yield _open_url(stringify_path(source), dict(storage_options or {}), public_url, stack)
+            yield _open_url(stringify_path(source), dict(storage_options or {}), public_url, stack, ahead)
         elif hasattr(source, "seek"):
             yield _open_stream(source, public_url, stack)
         else:
@@ -111,19 +126,35 @@ def identify(url: str, storage_options: Mapping[str, Any] | None = None) -> Sour
 
 
 def _open_url(
-    url: str, storage_options: dict[str, Any], public_url: str | None, stack: contextlib.ExitStack
+    url: str,
+    storage_options: dict[str, Any],
+    public_url: str | None,
+    stack: contextlib.ExitStack,
+    ahead: _Ahead,
 ) -> OpenSource:
     protocol, path = split_protocol(url)
     if protocol in (None, "file", "local"):
         return _open_local(path, public_url, stack)
+    if not _is_chained(url):
+        storage_options = connection_options(protocol, storage_options)
     filesystem, path = _filesystem(url, storage_options)
     identity = _remote_identity(filesystem, path, public_url or url)
     if identity.byte_length == 0:
         raise _empty(url)
     with _source_errors(url):
-        stream = filesystem.open(path, "rb", block_size=_REMOTE_BLOCK_BYTES, cache_type="blockcache")
+        if identity.byte_length is None or _is_chained(url):
+            stream = filesystem.open(path, "rb", block_size=_REMOTE_BLOCK_BYTES, cache_type="blockcache")
+        else:
+            stream = open_prefetched(
+                filesystem, path, identity.byte_length, root=ahead.root, wants=ahead.wants
+            )
     file = _open_hdf5(stack.enter_context(stream), url, stack)
     return OpenSource(file=file, identity=identity, url=url)
+
+
+def _is_chained(url: str) -> bool:
+    """Return whether one filesystem reads through another, such as ``simplecache::https://…``."""
+    return "::" in url
 
 
 def _open_local(path: str, public_url: str | None, stack: contextlib.ExitStack) -> OpenSource:
@@ -142,8 +173,35 @@ def _open_local(path: str, public_url: str | None, stack: contextlib.ExitStack) 
     identity = SourceIdentity(
         url=public_url or local_url(path), byte_length=status.st_size, modified=status.st_mtime
     )
-    file = _open_hdf5(path, path, stack)
+    file = stack.enter_context(_share(path, (status.st_dev, status.st_ino)))
     return OpenSource(file=file, identity=identity, url=local_url(path))
+
+
+_FileKey = tuple[int, int]
+"""Device and inode."""
+_shared_files: dict[_FileKey, tuple[h5py.File, int]] = {}
+_sharing = threading.Lock()
+
+
+@contextlib.contextmanager
+def _share(path: str, key: _FileKey) -> Iterator[h5py.File]:
+    """Open a local file, once for all threads that have it open at the same time.
+
+    libhdf5 2.0.0 crashes where one handle of a file is closed while variable-length data are read
+    through another: both share the datatype, which points to the handle that opened it last.
+    """
+    with _sharing:
+        file, users = _shared_files.get(key) or (_hdf5_file(path, path), 0)
+        _shared_files[key] = (file, users + 1)
+    try:
+        yield file
+    finally:
+        with _sharing:
+            file, users = _shared_files.pop(key)
+            if users > 1:
+                _shared_files[key] = (file, users - 1)
+            else:
+                file.close()
 
 
 def _open_stream(stream: IO[bytes], public_url: str | None, stack: contextlib.ExitStack) -> OpenSource:
@@ -197,6 +255,8 @@ def _source_errors(url: str) -> Iterator[None]:
     """Raise what filesystems raise, each the errors of its own client library, as one."""
     try:
         yield
+    except SourceError:
+        raise
     except FileNotFoundError as error:
         if _is_refusal(error.__cause__):
             raise SourceError(f"{url}: cannot be read: {_one_line(error.__cause__)}") from error
@@ -261,14 +321,16 @@ def _empty(name: str) -> NotHDF5Error:
     return NotHDF5Error(f"{name}: is empty; check how it was written or copied")
 
 
-def _open_hdf5(target: str | IO[bytes], name: str, stack: contextlib.ExitStack) -> h5py.File:
-    """Open a file by its path, or a stream, until the stack is left."""
-    opened: Any = target
-    if not isinstance(target, str):
-        opened = stack.enter_context(_watch(target, name))
-        _check_signature(opened, name)
+def _open_hdf5(stream: IO[bytes], name: str, stack: contextlib.ExitStack) -> h5py.File:
+    """Open a stream until the stack is left."""
+    watched = stack.enter_context(_watch(stream, name))
+    _check_signature(watched, name)
+    return stack.enter_context(_hdf5_file(watched, name))
+
+
+def _hdf5_file(target: Any, name: str) -> h5py.File:
     try:
-        return stack.enter_context(h5py.File(opened, "r"))
+        return h5py.File(target, "r")
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise DamagedFileError(f"{name}: libhdf5 cannot open it: {_one_line(error)}") from error
 
@@ -282,6 +344,8 @@ def _watch(stream: IO[bytes], name: str) -> Iterator[Any]:
     except Exception:
         if watched.failure is None:
             raise
+    if isinstance(watched.failure, SourceError):
+        raise watched.failure
     if watched.failure is not None:
         raise SourceError(f"{name}: cannot be read: {_one_line(watched.failure)}") from watched.failure
 

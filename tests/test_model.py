@@ -80,6 +80,22 @@ def test_threads_convert_the_same_file(name: str) -> None:
         assert set(threads.map(converted, [name] * 4 * THREADS)) == {converted(name)}
 
 
+def test_threads_survive_strings_of_the_same_file(tmp_path: Path) -> None:
+    """libhdf5 2.0.0 crashes where a handle is closed while another one of the file reads strings."""
+    path = tmp_path / "strings.h5"
+    with h5py.File(path, "w") as file:
+        for number in range(30):
+            file.create_dataset(f"x{number}", data=["a", "b"], dtype=h5py.string_dtype(), fillvalue="c")
+    code = f"""if True:
+        from concurrent.futures import ThreadPoolExecutor
+        from h5zarr.converter import convert
+        with ThreadPoolExecutor({THREADS}) as threads:
+            conversions = list(threads.map(convert, [{str(path)!r}] * 150))
+        print(len({{b"".join(conversion.blocks()) for conversion in conversions}}))
+    """
+    assert output_of(code) == ["1"]
+
+
 def test_threads_share_an_open_file() -> None:
     with h5py.File(FIXTURES / "climate.nc") as file, ThreadPoolExecutor(THREADS) as threads:
         results = threads.map(lambda source: rendered(convert(source)), [file] * THREADS)

@@ -196,10 +196,14 @@ def test_member_of_an_archive_is_no_local_file(file_path: Path, monkeypatch: pyt
 
 
 def test_file_that_is_being_written(file_path: Path) -> None:
-    """What is still in libhdf5's caches is no hole in the references."""
+    """What is still in libhdf5's buffers is no hole in the references."""
     with h5py.File(file_path, "w") as file:
-        file.create_dataset("group/x", data=VALUES, chunks=(2, 5), compression="gzip")
-        file["contiguous"] = VALUES
+        # A dataset that stays open keeps its small writes in memory.
+        written = [file.create_dataset("group/x", VALUES.shape, "<i4", chunks=(2, 5), compression="gzip")]
+        written.append(file.create_dataset("contiguous", VALUES.shape, "<i4"))
+        for dataset in written:
+            for row in range(len(VALUES)):
+                dataset[row] = VALUES[row]
         references = references_of(file)
         assert references["h5zarr"]["source"]["byte_length"] == file_path.stat().st_size
         assert_reads_back(references, file_path.as_uri())
@@ -521,6 +525,16 @@ def test_output_that_cannot_be_written(out: str, file_path: Path, tmp_path: Path
     target = out if "://" in out else f"{tmp_path}/{out}"
     fails_with(OutputError, file_path, "", out=target)
     assert [path.name for path in tmp_path.iterdir()] == ["source.h5"]
+
+
+def test_old_output_is_replaced_at_once(tmp_path: Path) -> None:
+    """Who has opened the old references goes on reading them whole."""
+    out = tmp_path / "refs.json"
+    out.write_text("the old output")
+    with out.open() as old:
+        write_whole(out, [b"the ", b"new one"])
+        assert old.read() == "the old output"
+    assert out.read_text() == "the new one"
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("midway")], ids=repr)

@@ -1,0 +1,68 @@
+"""Reading a remote HDF5 file's metadata in as many round trips as it is deep.
+
+libhdf5 reads metadata piece by piece, each read waiting for the last. The crawler knows just enough
+of the file format to follow addresses ahead of it, many ranges at a time, into memory; libhdf5 then reads
+from there, and stays the only authority on what the file means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fsspec import AbstractFileSystem
+
+from h5zarr.errors import DamagedFileError
+from h5zarr.prefetch.cache import PrefetchedFile
+from h5zarr.prefetch.connections import connection_options
+from h5zarr.prefetch.crawler import Crawler
+from h5zarr.prefetch.fetch import Fetcher, FetchStatistics
+from h5zarr.prefetch.ranges import Span
+from h5zarr.prefetch.tasks import Interest
+
+__all__ = ["FetchStatistics", "PrefetchedFile", "Span", "connection_options", "open_prefetched"]
+
+
+def open_prefetched(
+    filesystem: AbstractFileSystem,
+    path: str,
+    byte_length: int,
+    *,
+    root: str = "/",
+    wants: Callable[[str], bool] | None = None,
+) -> PrefetchedFile:
+    """Open a remote HDF5 file with all metadata in memory that libhdf5 will ask for.
+
+    Parameters
+    ----------
+    filesystem
+        Any fsspec filesystem.
+    path
+        The file, as the filesystem names it.
+    byte_length
+        Length of the file (bytes).
+    root
+        Absolute path of the group that will be read; nothing outside of it is fetched.
+    wants
+        Tells by its absolute path whether a dataset's chunk index and attributes will be read.
+
+    Returns
+    -------
+    PrefetchedFile
+        The file, for `h5py.File`. What was not foreseen is fetched when it is read; ``statistics``
+        tells how often that was.
+
+    Raises
+    ------
+    SourceError
+        The file cannot be read.
+    DamagedFileError
+        It is open for writing, or was not closed; libhdf5 finds that in local files only.
+    """
+    file = PrefetchedFile(Fetcher(filesystem, path), byte_length)
+    crawler = Crawler(file, Interest(root=root, wants=wants))
+    crawler.run()
+    if crawler.superblock is not None and crawler.superblock.open_for_writing:
+        raise DamagedFileError(
+            f"{file.name}: is open for writing, or was not closed; close it there, or run h5clear -s on it"
+        )
+    return file
