@@ -230,7 +230,12 @@ def _read_attributes(
     """Return the attributes of an object, and the dimension scales that one of them names."""
     attributes: list[Attribute] = []
     scales: tuple[tuple[str, ...], ...] = ()
-    for name in _attribute_names(owner, creation_order):
+    try:
+        names = _attribute_names(owner, creation_order)
+    except READ_ERRORS as error:
+        reader.problems.append(_unreadable_attribute(path, b"*", error))
+        return (), ()
+    for name in names:
         try:
             attribute = read_attribute(owner, name, reader.types, reader.name_of)
         except READ_ERRORS as error:
