@@ -59,7 +59,7 @@ class HDF5Codec(BytesBytesCodec):
 
     def _decode_sync(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> Buffer:
         values = decode_chunk(self.form, chunk_data.as_numpy_array())
-        return chunk_spec.prototype.buffer.from_bytes(memoryview(values))
+        return chunk_spec.prototype.buffer.from_bytes(values.data)
 
     async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> Buffer:
         # Handing a small chunk to a thread takes several times as long as decoding it. The event loop

@@ -193,4 +193,4 @@ def _plan(
 def _is_partial(index: ChunkIndex, shape: Shape, chunk_shape: Shape) -> npt.NDArray[np.bool_]:
     """Return (n,) whether each chunk reaches over the edge of the array."""
     ends = (index.chunk_coords + np.uint64(1)) * np.array(chunk_shape, np.uint64)
-    return (ends > np.array(shape, np.uint64)).any(axis=1)
+    return np.asarray((ends > np.array(shape, np.uint64)).any(axis=1), np.bool_)

@@ -45,7 +45,7 @@ def undo_bzip2(stored: ByteArray) -> ByteArray:
     """
     stream = bz2.BZ2Decompressor()
     try:
-        data = stream.decompress(stored)
+        data = stream.decompress(stored.data)
     except OSError as error:
         raise DamagedFileError(
             f"chunk of {stored.nbytes} stored bytes: not a bzip2 stream: {error}"
