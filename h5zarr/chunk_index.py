@@ -109,8 +109,8 @@ def _index(grid: Shape, columns: tuple[Any, ...], is_sorted: bool) -> ChunkIndex
     if not is_sorted:
         order = np.argsort(columns[0], kind="stable")
         columns = tuple(column[order] for column in columns)
-    if (columns[0][1:] == columns[0][:-1]).any():
-        raise RuntimeError("the chunk index lists the same chunk twice")
+        if (columns[0][1:] == columns[0][:-1]).any():
+            raise RuntimeError("the chunk index lists the same chunk twice")
     position, byte_offset, byte_length, filter_mask = columns
     return ChunkIndex(
         grid_shape=grid,
