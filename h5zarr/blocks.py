@@ -12,7 +12,7 @@ import numpy as np
 
 from h5zarr.model import Shape, grid_shape
 
-_BLOCK_BYTES = 2 * 2**20
+_BLOCK_BYTES = 8 * 2**20
 _BLOCK_CHUNKS = 1024
 
 
