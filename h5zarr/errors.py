@@ -9,9 +9,9 @@ The exception tree::
     │   ├── DamagedFileError      an HDF5 file that libhdf5 cannot open or walk
     │   └── SourceChangedError    the file is not the one that was scanned
     ├── GroupNotFoundError        the group asked for is not in the file
-    ├── InlineLimitError          more data would go inline than was allowed
     ├── ReferencesError           references that cannot be loaded or opened
-    └── OutputError               the output cannot be written
+    ├── OutputError               the output cannot be written
+    └── UntranslatableError       one object has no Zarr form; becomes a `Problem` of it
 
 What concerns one dataset or attribute is not raised but collected, as a `Problem`.
 """
@@ -47,10 +47,6 @@ class SourceChangedError(SourceError):
 
 class GroupNotFoundError(H5zarrError):
     """The group asked for is not in the file."""
-
-
-class InlineLimitError(H5zarrError):
-    """More data would go inline into the manifest than was allowed."""
 
 
 class ReferencesError(H5zarrError):

@@ -391,6 +391,8 @@ def _chunk_shape(dataset: Dataset) -> Shape:
     assert dataset.shape is not None
     if dataset.chunk_shape is not None:
         return dataset.chunk_shape
+    if dataset.stored_bytes:
+        return tuple(max(extent, 1) for extent in dataset.shape)
     return _split(dataset.shape, dataset.datatype.byte_length, _LARGEST_CONTIGUOUS_CHUNK_BYTES)
 
 

@@ -279,3 +279,14 @@ def test_other_names_of_groups_are_told(name: str, other: str, links: Any) -> No
     group = open_zarr(conversion.references())["group"]
     told = [*group.attrs.get("hdf5_links", []), *(problem.path for problem in conversion.problems)]
     assert other in told
+
+
+def test_small_contiguous_data_are_not_split_inline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large contiguous data are split into chunks; read with the scan, they are one chunk."""
+    monkeypatch.setattr("h5zarr.translator._LARGEST_CONTIGUOUS_CHUNK_BYTES", 64)
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file["x"] = np.arange(1, 65, dtype="<i4").reshape(16, 4)
+    for inline_threshold in (0, 1000):
+        conversion = convert(path, inline_threshold=inline_threshold)
+        assert differences(path, conversion.references(), set()) == {}
