@@ -261,6 +261,8 @@ def _source_errors(url: str) -> Iterator[None]:
         if _is_refusal(error.__cause__):
             raise SourceError(f"{url}: cannot be read: {_one_line(error.__cause__)}") from error
         raise SourceNotFoundError(f"{url}: no such file; check the URL") from error
+    # Filesystems let their client libraries' own classes through (aiohttp, botocore), which need not
+    # be installed here to be named; nothing is swallowed.
     except Exception as error:
         raise SourceError(f"{url}: cannot be read: {_one_line(error)}") from error
 
@@ -341,6 +343,7 @@ def _watch(stream: IO[bytes], name: str) -> Iterator[Any]:
     watched = _WatchedStream(stream)
     try:
         yield watched
+    # Whatever libhdf5 made of the failed reading, the stream's own error is raised instead, below.
     except Exception:
         if watched.failure is None:
             raise
