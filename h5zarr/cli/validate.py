@@ -1,0 +1,63 @@
+"""The verb `validate`."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from h5zarr.cli.options import as_json, debug, quiet, storage_option
+from h5zarr.cli.terminal import print_json, progress_bar
+from h5zarr.cli.verbs import EXIT_DONE, EXIT_INCOMPLETE, Verb, tell, tell_all
+from h5zarr.text import count, human_bytes
+
+if TYPE_CHECKING:
+    from h5zarr.report import ValidationReport
+
+_AFTER_A_MISMATCH = "do not use these references: convert the file again"
+
+
+@click.command("validate", cls=Verb)
+@click.argument("references", metavar="REFERENCES")
+@click.option("--source", metavar="URL", help="Read the HDF5 file here instead of where the references say.")
+@click.option(
+    "--sample",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Compare the values of N chunks only, chosen at random; all else is still compared whole.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Makes the choice of chunks repeatable.")
+@storage_option
+@as_json
+@quiet
+@debug
+def validate_verb(references: str, as_json: bool, quiet: bool, **options: Any) -> int:
+    """Compare all that REFERENCES give with what h5py reads from the HDF5 file."""
+    from h5zarr.validator import validate
+
+    # zarr 3.1 warns of every `numcodecs.*` codec; that one exact codec exists is why it was chosen.
+    warnings.filterwarnings("ignore", message="Numcodecs codecs are not in the Zarr version 3")
+    with progress_bar("Comparing", quiet=quiet) as progress:
+        report = validate(references, progress=progress, **options)
+    if as_json:
+        print_json(report.to_json())
+    elif not quiet:
+        tell_all(report.mismatches)
+    if not quiet:
+        tell(_validation_summary(references, report))
+    return EXIT_DONE if report.ok else EXIT_INCOMPLETE
+
+
+def _validation_summary(references: str, report: ValidationReport) -> str:
+    chunks = f"{report.chunks_compared:,} of {count(report.chunks_total, 'chunk')}"
+    compared = f"{count(report.arrays_compared, 'array')}, {chunks}, {human_bytes(report.bytes_compared)}"
+    if report.ok:
+        verdict = "all equal to what h5py reads"
+    else:
+        verdict = f"{count(report.mismatch_count, 'mismatch', 'mismatches')}; {_AFTER_A_MISMATCH}"
+    return f"{references}: {compared}: {verdict}{_reported(report.problems_reported)}"
+
+
+def _reported(problems: int) -> str:
+    return f"; not compared: {count(problems, 'problem')} that the references list" if problems else ""

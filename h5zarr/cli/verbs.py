@@ -1,0 +1,60 @@
+"""What all verbs share: how errors become one line on stderr and an exit code."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+import click
+
+from h5zarr.errors import H5zarrError
+from h5zarr.text import printable
+
+EXIT_DONE = 0
+EXIT_INCOMPLETE = 1
+EXIT_FAILED = 2
+EXIT_INTERRUPTED = 130
+
+_FAILURES = (H5zarrError, OSError, MemoryError, ImportError)
+
+
+class Verbs(click.Group):
+    """Commands that Ctrl-C ends with the exit code that shells expect."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            tell("interrupted; run it again to have a result")
+            raise SystemExit(EXIT_INTERRUPTED) from None
+
+
+class Verb(click.Command):
+    """A command that turns what h5zarr raises into one line on stderr and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> NoReturn:
+        """Run the command; what it returns is the exit code."""
+        debug = bool(ctx.params.pop("debug"))
+        try:
+            status = super().invoke(ctx)
+        except BrokenPipeError:
+            raise
+        except _FAILURES as error:
+            if debug:
+                click.echo(traceback.format_exc(), err=True, nl=False)
+            tell(str(error) or type(error).__name__)
+            status = EXIT_FAILED
+        ctx.exit(status)
+
+
+def tell(message: str) -> None:
+    """Write one line to stderr."""
+    click.echo(f"h5zarr: {printable(' '.join(message.split()))}", err=True)
+
+
+def tell_all(findings: Iterable[object]) -> None:
+    """Write one line to stderr for each."""
+    for finding in findings:
+        tell(str(finding))
