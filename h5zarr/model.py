@@ -401,18 +401,34 @@ class ArrayNode:
     """Where its chunks are."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """What one file gives to a combined hierarchy."""
+
+    source: SourceIdentity
+    """The HDF5 file."""
+    selection: Selection
+    """The part of that file that was asked for."""
+    start: Mapping[str, int]
+    """Where it begins along each joined dimension, by the dimension's name (elements)."""
+    extent: Mapping[str, int]
+    """How far it reaches along each joined dimension, by the dimension's name (elements)."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Hierarchy:
     """A Zarr hierarchy of references: a flat mapping from absolute path to node."""
 
     nodes: Mapping[str, GroupNode | ArrayNode]
     """Every node by its absolute path, ``/`` first, parents before children."""
-    source: SourceIdentity
-    """The HDF5 file it was made from."""
+    source: SourceIdentity | None
+    """The HDF5 file it was made from; None where several were, or nobody told."""
     selection: Selection
     """The part of that file that was asked for."""
     problems: tuple[Problem, ...]
     """Everything of the file that could not be expressed."""
+    parts: tuple[Part, ...] = ()
+    """The files of a combined hierarchy, in their order; () where it was not combined."""
 
     def arrays(self) -> Iterator[ArrayNode]:
         """Yield the arrays, in the order of ``nodes``."""

@@ -17,18 +17,18 @@ import ujson
 
 from h5zarr import _fallback
 from h5zarr.dimensions import whole_branches
-from h5zarr.errors import Problem, ReferencesError
+from h5zarr.errors import ReferencesError
 from h5zarr.model import (
     JSON,
     ArrayNode,
     GroupNode,
     Hierarchy,
     Manifest,
-    Selection,
     Shape,
-    SourceIdentity,
     grid_shape,
 )
+from h5zarr.references import provenance
+from h5zarr.references.provenance import Provenance
 
 try:
     from h5zarr import _native
@@ -58,7 +58,7 @@ def render(hierarchy: Hierarchy, *, version: str) -> Iterator[bytes]:
         yield pending
         pending = block
     yield pending.removesuffix(b",\n")
-    yield b'\n},\n"h5zarr":' + _dumps(provenance(hierarchy, version)).encode() + b"}\n"
+    yield b'\n},\n"h5zarr":' + _dumps(provenance.to_json(hierarchy, version)).encode() + b"}\n"
 
 
 def references(hierarchy: Hierarchy, *, version: str) -> dict[str, JSON]:
@@ -68,27 +68,7 @@ def references(hierarchy: Hierarchy, *, version: str) -> dict[str, JSON]:
         refs[_key(path, _METADATA_KEY)] = _dumps(document)
     for array in hierarchy.arrays():
         refs.update(_array_references(array))
-    return {"version": 1, "refs": refs, "h5zarr": provenance(hierarchy, version)}
-
-
-def provenance(hierarchy: Hierarchy, version: str) -> dict[str, JSON]:
-    """Return where references come from, and what could not be expressed."""
-    source, selection = hierarchy.source, hierarchy.selection
-    return {
-        "version": version,
-        "source": {
-            "url": source.url,
-            "byte_length": source.byte_length,
-            "modified": source.modified,
-            "etag": source.etag,
-        },
-        "selection": {
-            "root": selection.root,
-            "include": list(selection.include),
-            "exclude": list(selection.exclude),
-        },
-        "problems": [problem.to_json() for problem in hierarchy.problems],
-    }
+    return {"version": 1, "refs": refs, "h5zarr": provenance.to_json(hierarchy, version)}
 
 
 # Writing ---------------------------------------------------------------------------------
@@ -203,26 +183,22 @@ def from_references(document: Mapping[str, JSON]) -> Hierarchy:
         It is not a manifest with Zarr v3 keys.
     """
     try:
-        return _hierarchy(document["refs"], document.get("h5zarr", {}))
+        return _hierarchy(document["refs"], provenance.from_json(document.get("h5zarr")))
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ReferencesError(f"not a manifest that h5zarr can read: {reason}") from error
 
 
-def _hierarchy(refs: Mapping[str, JSON], origin: Mapping[str, JSON]) -> Hierarchy:
+def _hierarchy(refs: Mapping[str, JSON], origin: Provenance) -> Hierarchy:
     metadata, chunks = _sorted_out(refs)
     if "/" not in metadata:
         raise ReferencesError("the references have no zarr.json: they are not Zarr v3")
-    selection = origin.get("selection", {})
     return Hierarchy(
         nodes={path: _node(path, json_text, chunks.get(path, {})) for path, json_text in metadata.items()},
-        source=SourceIdentity(**origin.get("source", {"url": ""})),
-        selection=Selection(
-            root=selection.get("root", "/"),
-            include=tuple(selection.get("include", ())),
-            exclude=tuple(selection.get("exclude", ())),
-        ),
-        problems=tuple(Problem.from_json(problem) for problem in origin.get("problems", ())),
+        source=origin.source,
+        selection=origin.selection,
+        problems=origin.problems,
+        parts=origin.parts,
     )
 
 
