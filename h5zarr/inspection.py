@@ -6,7 +6,7 @@ import itertools
 import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from h5zarr.attributes import is_boolean, is_dimension_placeholder, is_dimension_scale
@@ -128,6 +128,8 @@ class Inspection:
     """Further names of groups and datasets, hard and soft links, with the paths they stand for."""
     problems: tuple[Problem, ...]
     """What `convert` would report."""
+    scan: FileScan = field(compare=False, repr=False)
+    """All that was scanned, the chunk indexes too."""
 
     def to_json(self) -> dict[str, JSON]:
         """Return all of it as JSON."""
@@ -257,6 +259,7 @@ def inspect_scan(found: FileScan, hierarchy: Hierarchy) -> Inspection:
         datasets=tuple(_row(dataset, problems.get(_utf8(dataset.path), ())) for dataset in found.datasets),
         other_names=_other_names(found),
         problems=hierarchy.problems,
+        scan=found,
     )
 
 
@@ -373,12 +376,12 @@ def _dataset_cells(row: DatasetRow) -> tuple[str, ...]:
     chunked = row.chunk_shape is not None
     return (
         row.path,
-        _shape_text(row),
+        shape_text(row),
         textwrap.shorten(describe_datatype(row.datatype), _WIDEST_DATATYPE, placeholder=" …"),
         str(row.layout),
         _join(row.chunk_shape or ()),
         f"{row.chunks_stored}/{row.chunks_total}" if chunked else "",
-        ", ".join(map(_filter_text, row.filters)),
+        ", ".join(map(filter_text, row.filters)),
         human_bytes(row.stored_bytes),
         human_bytes(row.logical_bytes),
         _scales_text(row),
@@ -386,7 +389,8 @@ def _dataset_cells(row: DatasetRow) -> tuple[str, ...]:
     )
 
 
-def _shape_text(row: DatasetRow) -> str:
+def shape_text(row: DatasetRow) -> str:
+    """Return a shape, with the maximum shape where that is another one, such as ``10/inf x 7``."""
     if row.shape is None:
         return "null"
     limits = row.maximum_shape or row.shape
@@ -401,7 +405,8 @@ def _join(extents: Iterable[object]) -> str:
     return " x ".join(map(str, extents))
 
 
-def _filter_text(stage: Filter) -> str:
+def filter_text(stage: Filter) -> str:
+    """Return a filter's name, with the level of deflate."""
     name = filter_name(stage.identifier)
     if name == "unregistered":
         return f"filter {stage.identifier}"

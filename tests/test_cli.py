@@ -520,7 +520,7 @@ def test_verb_mirrors_its_function(verb: str, module: str) -> None:
     expected = {name: each.default for name, each in function.parameters.items() if name != "progress"}
     options = {each.name: each for each in main.commands[verb].params}
     assert expected.keys() <= options.keys()
-    assert options.keys() - expected.keys() <= {"quiet", "debug", "as_json"}
+    assert options.keys() - expected.keys() <= {"quiet", "debug", "as_json", "html"}
     told = {
         name: value for name, value in expected.items() if isinstance(value, int | str) and value is not False
     }

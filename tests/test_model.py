@@ -196,7 +196,9 @@ ORDER_TEXT = """
     output references
     codecs zarr_types sequence_codec
     blocks object_names compare compare_attributes report compare_arrays validator
-    converter inspection cli
+    converter inspection
+    byte_map html_page html_pictures html_reports
+    cli
 """
 ORDER = ORDER_TEXT.split()
 """Modules and packages from the lowest to the highest: each may import those before it."""

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 
-def _storage_options(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) -> dict[str, Any]:
+def _key_values(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) -> dict[str, Any]:
     options = {}
     for pair in pairs:
         key, separator, text = pair.partition("=")
@@ -38,10 +38,13 @@ storage_option = click.option(
     "storage_options",
     multiple=True,
     metavar="KEY=VALUE",
-    callback=_storage_options,
+    callback=_key_values,
     help="Option of the fsspec filesystem, the value as JSON or text: -S anon=true. Repeatable.",
 )
 quiet = click.option("-q", "--quiet", is_flag=True, help="Write nothing to stderr but errors.")
+html = click.option(
+    "--html", metavar="FILE", help="Write a report as an HTML page that needs no network; - is stdout."
+)
 debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Write JSON to stdout.")
 scanning = decorate(
@@ -107,4 +110,40 @@ translating = decorate(
         help="Name dimensions without a scale phony_dim_N, as netCDF tools do; xarray needs names.",
     ),
     click.option("--public-url", metavar="URL", help="Name INPUT by this URL in the references."),
+)
+
+writing = decorate(
+    click.option(
+        "--format",
+        type=click.Choice(["json", "parquet", "icechunk", "zarr"]),
+        help="How to write; without it the suffix of OUT tells: .json, .parq, .icechunk, .zarr.",
+    ),
+    click.option(
+        "-O",
+        "--output-option",
+        "output_options",
+        multiple=True,
+        metavar="KEY=VALUE",
+        callback=_key_values,
+        help="Option of the fsspec filesystem of OUT. Repeatable.",
+    ),
+    click.option(
+        "--record-size",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Of Parquet references: so many in each file.",
+    ),
+    click.option("--branch", metavar="NAME", help="Of an Icechunk repository: the branch to commit to."),
+    click.option("--message", metavar="TEXT", help="Of an Icechunk repository: the message of the commit."),
+    click.option(
+        "--shard-bytes",
+        type=click.IntRange(min=1),
+        metavar="BYTES",
+        help="Of a Zarr store: pack chunks into shards of about so many bytes.",
+    ),
+    click.option(
+        "--portable",
+        is_flag=True,
+        help="Of a Zarr store: encode anew what not every Zarr reader decodes.",
+    ),
 )

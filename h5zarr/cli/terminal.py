@@ -27,6 +27,18 @@ def print_lines(lines: Iterable[str]) -> None:
     click.echo(text.encode(sys.stdout.encoding, "backslashreplace"))
 
 
+def write_html(out: str, result: Any, location: str = "") -> None:
+    """Write a result as an HTML page to a path or URL; ``-`` is stdout."""
+    from h5zarr.html_reports import report_html
+    from h5zarr.output import write_whole
+
+    text = report_html(result, location)
+    if out == "-":
+        click.echo(text, nl=False)
+    else:
+        write_whole(out, [text.encode()])
+
+
 @contextlib.contextmanager
 def progress_bar(label: str, *, quiet: bool) -> Iterator[Progress | None]:
     """Give a function that draws a bar on stderr; None where nobody would see it."""

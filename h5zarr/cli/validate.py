@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from h5zarr.cli.options import as_json, debug, quiet, storage_option
-from h5zarr.cli.terminal import print_json, progress_bar
+from h5zarr.cli.options import as_json, debug, html, quiet, storage_option
+from h5zarr.cli.terminal import print_json, progress_bar, write_html
 from h5zarr.cli.verbs import EXIT_DONE, EXIT_INCOMPLETE, Verb, tell, tell_all
 from h5zarr.text import count, human_bytes
 
@@ -30,9 +30,10 @@ _AFTER_A_MISMATCH = "do not use these references: convert the file again"
 @click.option("--seed", type=int, default=0, show_default=True, help="Makes the choice of chunks repeatable.")
 @storage_option
 @as_json
+@html
 @quiet
 @debug
-def validate_verb(references: str, as_json: bool, quiet: bool, **options: Any) -> int:
+def validate_verb(references: str, as_json: bool, html: str | None, quiet: bool, **options: Any) -> int:
     """Compare all that REFERENCES give with what h5py reads from the HDF5 file."""
     from h5zarr.validator import validate
 
@@ -40,6 +41,8 @@ def validate_verb(references: str, as_json: bool, quiet: bool, **options: Any) -
     warnings.filterwarnings("ignore", message="Numcodecs codecs are not in the Zarr version 3")
     with progress_bar("Comparing", quiet=quiet) as progress:
         report = validate(references, progress=progress, **options)
+    if html is not None:
+        write_html(html, report, references)
     if as_json:
         print_json(report.to_json())
     elif not quiet:
