@@ -10,6 +10,7 @@ The exception tree::
     │   └── SourceChangedError    the file is not the one that was scanned
     ├── GroupNotFoundError        the group asked for is not in the file
     ├── ReferencesError           references that cannot be loaded or opened
+    ├── CombineError              files that cannot be combined into one
     ├── OutputError               the output cannot be written
     └── UntranslatableError       one object has no Zarr form; becomes a `Problem` of it
 
@@ -51,6 +52,10 @@ class GroupNotFoundError(H5zarrError):
 
 class ReferencesError(H5zarrError):
     """The references cannot be loaded or opened."""
+
+
+class CombineError(H5zarrError):
+    """Files cannot be combined into one without a wrong value."""
 
 
 class OutputError(H5zarrError):

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from h5zarr.errors import DamagedFileError, H5zarrError
+from h5zarr.prefetch import redact
 
 
 def call_isolated(
@@ -40,6 +41,7 @@ def call_isolated(
     H5zarrError
         What the function raised.
     """
+    subject = redact(subject)
     call = pickle.dumps((sys.path, module, function, dict(arguments)))
     # -P: the child finds the same modules as this process, whatever the current folder holds.
     command = [sys.executable, "-P", "-m", "h5zarr.isolation"]
@@ -60,7 +62,7 @@ def _death(child: subprocess.CompletedProcess[bytes]) -> str:
     if child.returncode < 0:
         return f"crashed libhdf5 ({signal.Signals(-child.returncode).name})"
     lines = child.stderr.decode("utf-8", "replace").splitlines() or ["no message"]
-    return f"failed ({lines[-1]})"
+    return f"failed ({redact(lines[-1])})"
 
 
 def main() -> None:

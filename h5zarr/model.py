@@ -337,6 +337,22 @@ class Selection:
         return path if self.root == "/" else self.root + path.rstrip("/")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FetchStatistics:
+    """What reading a remote file has cost."""
+
+    requests: int
+    """Requests sent for ranges of the file, repeated ones included."""
+    byte_length: int
+    """Bytes that came."""
+    round_trips: int
+    """Times that all requests under way were waited for."""
+    misses: int
+    """Reads that were not foreseen, each of which waited for a request of its own."""
+    retries: int
+    """Requests that were repeated after a failure."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class FileScan:
     """What one HDF5 file holds, in HDF5's words."""
@@ -351,6 +367,10 @@ class FileScan:
     """Every selected dataset, in the file's order."""
     problems: tuple[Problem, ...]
     """What could not be read or followed: broken links, unreadable objects."""
+    page_byte_length: int | None = None
+    """Length of the pages that hold either metadata or data (bytes); None where the file has none."""
+    fetched: FetchStatistics | None = None
+    """What the scan has cost, links into other files not included; None where nothing was fetched."""
 
 
 # Zarr's side -----------------------------------------------------------------------------

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from fsspec.core import split_protocol
 
 from h5zarr.errors import UntranslatableError
+from h5zarr.prefetch import holds_credentials
+
+_WITH_QUERIES = ("http", "https")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +36,7 @@ class Neighbourhood:
     @property
     def folder(self) -> str:
         """URL of the source's folder, with a slash at its end."""
-        return self.url.rpartition("/")[0] + "/"
+        return _folder(self.url)
 
     def resolve(self, name: str) -> str:
         """Return the URL of a file that the source names.
@@ -56,6 +59,24 @@ class Neighbourhood:
         return f"{scheme}{separator}{target}"
 
     def publish(self, url: str) -> str:
-        """Return the URL under which references name a file; beside the source, it moves with it."""
-        public_folder = self.public_url.rpartition("/")[0] + "/"
-        return public_folder + url.removeprefix(self.folder) if url.startswith(self.folder) else url
+        """Return the URL under which references name a file; beside the source, it moves with it.
+
+        Raises
+        ------
+        UntranslatableError
+            It is elsewhere, and its URL holds credentials.
+        """
+        if url.startswith(self.folder):
+            return _folder(self.public_url) + url.removeprefix(self.folder)
+        if holds_credentials(url):
+            raise UntranslatableError(
+                f"the file {posixpath.basename(url)}, whose URL holds credentials",
+                "put the file beside the one that names it, where --public-url tells of both",
+            )
+        return url
+
+
+def _folder(url: str) -> str:
+    """Return the URL of a file's folder, with a slash at its end; a query belongs to the file alone."""
+    bare = url.partition("?")[0] if split_protocol(url)[0] in _WITH_QUERIES else url
+    return bare.rpartition("/")[0] + "/"

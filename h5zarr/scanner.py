@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import h5py
+from h5py import h5f
 
-from h5zarr.errors import Problem, SourceError, UntranslatableError
+from h5zarr.errors import Problem, SourceChangedError, SourceError, UntranslatableError
 from h5zarr.isolation import call_isolated
 from h5zarr.model import Dataset, FileScan, Group, Selection
 from h5zarr.neighbours import Neighbourhood
+from h5zarr.prefetch import Interest, one_line
 from h5zarr.read_data import InlineBudget
 from h5zarr.read_object import Reader, read_dataset, read_group
 from h5zarr.read_values import READ_ERRORS, ReferenceNames
-from h5zarr.source import Source, open_source
+from h5zarr.source import Source, check_public, open_source
 from h5zarr.walk import ExternalLink, Walk, is_dataset, walk
 
 Progress = Callable[[int, int], None]
@@ -75,7 +76,9 @@ def scan(
     Raises
     ------
     SourceError
-        The file cannot be read; the subclass tells why.
+        The file cannot be read, or its URL may not stand in references; the subclass tells why.
+    SourceChangedError
+        The file was written to while it was scanned.
     GroupNotFoundError
         ``group`` is not in the file.
     """
@@ -93,23 +96,31 @@ def scan(
         return _scan_isolated(source, options, timeout)
     selection = Selection(root="/" + group.strip("/"), include=tuple(include), exclude=tuple(exclude))
     budget = InlineBudget(threshold=inline_threshold, remaining=inline_limit)
+    job = _Job(selection=selection, budget=budget, storage_options=storage_options, progress=progress)
+    interest = job.interest(selection.root, selection.selects)
     with open_source(
-        source,
-        storage_options=storage_options,
-        public_url=public_url,
-        root=selection.root,
-        wants=selection.selects,
+        source, storage_options=storage_options, public_url=public_url, interest=interest
     ) as opened:
+        check_public(opened.identity.url)
         place = Neighbourhood(url=opened.url, public_url=opened.identity.url, follow_external=follow_external)
-        job = _Job(selection=selection, budget=budget, storage_options=storage_options, progress=progress)
         _scan_file(job, opened.file, _Mount(inner=selection.root, outer=selection.root, place=place))
+        page_byte_length = _page_byte_length(opened.file)
     return FileScan(
         source=opened.identity,
         selection=selection,
         groups=tuple(job.groups),
         datasets=tuple(job.datasets),
         problems=tuple(job.problems),
+        page_byte_length=page_byte_length,
+        fetched=opened.fetched,
     )
+
+
+def _page_byte_length(file: h5py.File) -> int | None:
+    """Return the length of the file's pages; None where metadata and data stand side by side."""
+    creation = file.id.get_create_plist()
+    strategy = creation.get_file_space_strategy()[0]
+    return int(creation.get_file_space_page_size()) if strategy == h5f.FSPACE_STRATEGY_PAGE else None
 
 
 def _scan_isolated(source: Source, options: Mapping[str, Any], timeout: float | None) -> FileScan:
@@ -132,6 +143,15 @@ class _Job:
     groups: list[Group] = field(default_factory=list)
     datasets: list[Dataset] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+
+    def interest(self, root: str, wants: Callable[[str], bool]) -> Interest:
+        """Return what of a file will be read, for a remote file to be fetched ahead."""
+        return Interest(
+            root=root,
+            wants=wants,
+            small_data=min(self.budget.threshold, self.budget.remaining),
+            heap_data=self.budget.remaining,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -206,8 +226,10 @@ def _follow_external_link(job: _Job, link: ExternalLink, mount: _Mount) -> None:
         _scan_linked(job, url, link.target, path, mount)
     except UntranslatableError as refused:
         job.problems.append(Problem(path=path, found=f"{described}: {refused.found}", remedy=refused.remedy))
+    except SourceChangedError:
+        raise
     except (SourceError, *READ_ERRORS) as error:
-        found = f"{described}: {' '.join(str(error).split())}"
+        found = f"{described}: {one_line(error)}"
         job.problems.append(
             Problem(path=path, found=found, remedy="put the file beside the one with the link")
         )
@@ -219,9 +241,9 @@ def _scan_linked(job: _Job, url: str, target: str, path: str, mount: _Mount) -> 
     if (url, inner) in mount.above or len(above) > _MOST_EXTERNAL_LINKS_DEEP:
         raise UntranslatableError("it leads back to itself", "nothing is lost but the repetition")
     place = replace(mount.place, url=url, public_url=mount.place.publish(url))
-    with contextlib.ExitStack() as stack:
-        opened = stack.enter_context(open_source(url, storage_options=job.storage_options))
-        linked = _Mount(inner=inner, outer=path, place=place, above=above)
+    linked = _Mount(inner=inner, outer=path, place=place, above=above)
+    interest = job.interest(inner, lambda inner_path: job.selection.selects(linked.path(inner_path)))
+    with open_source(url, storage_options=job.storage_options, interest=interest) as opened:
         if is_dataset(opened.file.id, inner):
             _read_linked_dataset(job, opened.file, linked)
         else:

@@ -6,34 +6,52 @@ A source may be a path, an fsspec URL, an open binary file or an open `h5py.File
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
-import fsspec
 import h5py
+from fsspec import AbstractFileSystem
+from fsspec.archive import AbstractArchiveFileSystem
 from fsspec.core import OpenFile, split_protocol, url_to_fs
+from fsspec.implementations.cached import CachingFileSystem
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import stringify_path
 
 from h5zarr.errors import (
-    DamagedFileError,
     NotHDF5Error,
+    SourceChangedError,
     SourceError,
     SourceNotFoundError,
 )
-from h5zarr.model import SourceIdentity
-from h5zarr.prefetch import connection_options, open_prefetched
+from h5zarr.identity import (
+    difference,
+    local_identity,
+    remote_identity,
+    source_errors,
+    still_there,
+    unchanged,
+)
+from h5zarr.model import FetchStatistics, SourceIdentity
+from h5zarr.prefetch import (
+    Interest,
+    PrefetchedFile,
+    connection_options,
+    holds_credentials,
+    open_prefetched,
+    redact,
+)
+from h5zarr.streams import check_signature, empty_file, open_hdf5, open_stream
 
 Source: TypeAlias = str | os.PathLike[str] | IO[bytes] | h5py.File
 """What can be scanned."""
 
-_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_LARGEST_USER_BLOCK = 2**40
+_LOCAL = (None, "file", "local")
 _REMOTE_BLOCK_BYTES = 2**20
 
 
@@ -47,14 +65,22 @@ class OpenSource:
     """Where references find it, and what tells it from a later version."""
     url: str
     """Where it is read from."""
+    remote: PrefetchedFile | None = None
+    """What fetches a remote file; None for others."""
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Ahead:
-    """What of a remote file is fetched before libhdf5 asks for it."""
-
-    root: str
-    wants: Callable[[str], bool] | None
+    @property
+    def fetched(self) -> FetchStatistics | None:
+        """What reading a remote file has cost so far; None for others."""
+        if self.remote is None:
+            return None
+        told = self.remote.statistics
+        return FetchStatistics(
+            requests=told.requests,
+            byte_length=told.byte_length,
+            round_trips=told.round_trips,
+            misses=told.misses,
+            retries=told.retries,
+        )
 
 
 @contextlib.contextmanager
@@ -63,10 +89,9 @@ def open_source(
     *,
     storage_options: Mapping[str, Any] | None = None,
     public_url: str | None = None,
-    root: str = "/",
-    wants: Callable[[str], bool] | None = None,
+    interest: Interest | None = None,
 ) -> Iterator[OpenSource]:
-    """Open an HDF5 file for reading.
+    """Open an HDF5 file for reading, and look at the end whether it is still the same.
 
     Parameters
     ----------
@@ -76,27 +101,47 @@ def open_source(
         Options of the fsspec filesystem.
     public_url
         The URL to name in references, where it is not the one that is read from.
-    root, wants
-        Group below which, and datasets of which, the metadata of a remote file are fetched ahead.
+    interest
+        What of a remote file will be read, to fetch it ahead. None: everything.
 
     Raises
     ------
     SourceError
         The file cannot be read; the subclass tells why.
     """
-    ahead = _Ahead(root=root, wants=wants)
     with contextlib.ExitStack() as stack:
+        way = _Way(public_url=public_url, interest=interest, stack=stack)
         if isinstance(source, h5py.File):
-            yield _open_file(source, public_url)
+            yield _open_file(source, way)
         elif isinstance(source, OpenFile):
-            yield _open_stream(stack.enter_context(source), public_url or source.full_name, stack)
+            yield _open_fsspec_file(source, way)
         elif isinstance(source, str | os.PathLike):
-            yield _open_url(stringify_path(source), dict(storage_options or {}), public_url, stack, ahead)
+            yield _open_url(stringify_path(source), dict(storage_options or {}), way)
         elif hasattr(source, "seek"):
-            yield _open_stream(source, public_url, stack)
+            yield _open_stream(source, _stream_url(source), way)
         else:
             kind = type(source).__name__
             raise TypeError(f"a {kind} cannot be scanned; give a path, URL, open binary file or h5py.File")
+
+
+def check_public(url: str) -> None:
+    """Refuse a URL that may not stand in references.
+
+    Raises
+    ------
+    SourceError
+        It holds credentials, or names no file that readers of references can open.
+    """
+    if holds_credentials(url):
+        raise SourceError(
+            f"{redact(url)}: the URL holds credentials, which must not stand in references; "
+            "give the URL without them by --public-url (public_url)"
+        )
+    if _is_chained(url):
+        raise SourceError(
+            f"{redact(url)}: no reader of references opens a file inside of another one; "
+            "unpack it, or name the unpacked file by --public-url (public_url)"
+        )
 
 
 def local_url(path: str | os.PathLike[str]) -> str:
@@ -110,7 +155,7 @@ def local_path(source: Source) -> Path | None:
         return Path(source.filename)
     name = source if isinstance(source, str | os.PathLike) else getattr(source, "name", None)
     protocol, path = split_protocol(stringify_path(name)) if isinstance(name, str | os.PathLike) else ("", "")
-    return Path(path) if protocol in (None, "file", "local") else None
+    return Path(path) if protocol in _LOCAL else None
 
 
 def identify(url: str, storage_options: Mapping[str, Any] | None = None) -> SourceIdentity:
@@ -121,47 +166,110 @@ def identify(url: str, storage_options: Mapping[str, Any] | None = None) -> Sour
     SourceError
         There is no such file, or it cannot be asked.
     """
-    filesystem, path = _filesystem(url, dict(storage_options or {}))
-    return _remote_identity(filesystem, path, url)
+    with _without_secret_causes(url):
+        filesystem, path, url = _reach(url, dict(storage_options or {}))
+        return remote_identity(filesystem, path, url)
 
 
-def _open_url(
-    url: str,
-    storage_options: dict[str, Any],
-    public_url: str | None,
-    stack: contextlib.ExitStack,
-    ahead: _Ahead,
-) -> OpenSource:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Way:
+    """How a source is opened."""
+
+    public_url: str | None
+    """URL to name in references, where it is not the one that is read from."""
+    interest: Interest | None
+    """What of a remote file is fetched ahead."""
+    stack: contextlib.ExitStack
+    """What is closed in the end."""
+
+
+# URLs ------------------------------------------------------------------------------------
+
+
+def _open_url(url: str, storage_options: dict[str, Any], way: _Way) -> OpenSource:
     protocol, path = split_protocol(url)
-    if protocol in (None, "file", "local"):
-        return _open_local(path, public_url, stack)
-    if not _is_chained(url):
-        storage_options = connection_options(protocol, storage_options)
-    filesystem, path = _filesystem(url, storage_options)
-    identity = _remote_identity(filesystem, path, public_url or url)
+    if protocol in _LOCAL:
+        return _open_local(path, way)
+    way.stack.enter_context(_without_secret_causes(url))
+    filesystem, path, url = _reach(url, storage_options)
+    return _open_remote(filesystem, path, url, way)
+
+
+def _open_remote(filesystem: AbstractFileSystem, path: str, url: str, way: _Way) -> OpenSource:
+    identity = remote_identity(filesystem, path, url)
     if identity.byte_length == 0:
-        raise _empty(url)
-    with _source_errors(url):
+        raise empty_file(redact(url))
+    ask = functools.partial(remote_identity, filesystem, path, url)
+    way.stack.enter_context(unchanged(redact(url), still_there(ask, identity)))
+    with source_errors(url):
         if identity.byte_length is None or _is_chained(url):
+            remote = None
             stream = filesystem.open(path, "rb", block_size=_REMOTE_BLOCK_BYTES, cache_type="blockcache")
         else:
-            stream = open_prefetched(
-                filesystem, path, identity.byte_length, root=ahead.root, wants=ahead.wants
-            )
-    file = _open_hdf5(stack.enter_context(stream), url, stack)
-    return OpenSource(file=file, identity=identity, url=url)
+            stream = remote = open_prefetched(filesystem, path, identity.byte_length, interest=way.interest)
+    file = open_stream(way.stack.enter_context(stream), redact(url), way.stack)
+    identity = replace(identity, url=way.public_url or url)
+    return OpenSource(file=file, identity=identity, url=url, remote=remote)
+
+
+def _open_fsspec_file(source: OpenFile, way: _Way) -> OpenSource:
+    """Open what `fsspec.open` returns; its filesystem is all that is needed of it."""
+    # A member of an archive has a URL that says nothing of the archive.
+    inside = isinstance(source.fs, AbstractArchiveFileSystem) or source.compression is not None
+    if inside or source.mode != "rb":
+        return _open_stream(way.stack.enter_context(source), None, way)
+    if isinstance(source.fs, LocalFileSystem):
+        return _open_local(source.path, way)
+    way.stack.enter_context(_without_secret_causes(source.full_name))
+    return _open_remote(*_without_caches(source.fs, source.path, source.full_name), way)
 
 
 def _is_chained(url: str) -> bool:
-    """Return whether one filesystem reads through another, such as ``simplecache::https://…``."""
-    return "::" in url
+    """Return whether one filesystem reads through another, such as ``zip://x.h5::https://…``."""
+    return "::" in url and split_protocol(url)[0] not in _LOCAL
 
 
-def _open_local(path: str, public_url: str | None, stack: contextlib.ExitStack) -> OpenSource:
+def _reach(url: str, storage_options: dict[str, Any]) -> tuple[AbstractFileSystem, str, str]:
+    """Return the filesystem of a file, its path there, and its URL."""
+    protocol, local = split_protocol(url)
+    if protocol in _LOCAL:
+        return LocalFileSystem(), local, url
+    if not _is_chained(url):
+        storage_options = connection_options(protocol, storage_options)
+    with source_errors(url):
+        filesystem, path = url_to_fs(url, **storage_options)
+    return _without_caches(filesystem, path, url)
+
+
+def _without_caches(
+    filesystem: AbstractFileSystem, path: str, url: str
+) -> tuple[AbstractFileSystem, str, str]:
+    """Return the filesystem below those that keep copies, which may be older than what they tell of files."""
+    while isinstance(filesystem, CachingFileSystem):
+        url = url.partition("::")[2] or url
+        filesystem, path = filesystem.fs, filesystem.fs._strip_protocol(path)
+    return filesystem, path, url
+
+
+@contextlib.contextmanager
+def _without_secret_causes(url: str) -> Iterator[None]:
+    """Leave out what an error was raised from where it may tell credentials: tracebacks show it."""
+    try:
+        yield
+    except SourceError as error:
+        if holds_credentials(url):
+            raise error from None
+        raise
+
+
+# Local files -----------------------------------------------------------------------------
+
+
+def _open_local(path: str, way: _Way) -> OpenSource:
     try:
         with Path(path).open("rb") as stream:
             status = os.fstat(stream.fileno())
-            _check_signature(stream, path)
+            check_signature(stream, path)
     except FileNotFoundError as error:
         raise SourceNotFoundError(f"{path}: no such file; check the path") from error
     except IsADirectoryError as error:
@@ -170,50 +278,92 @@ def _open_local(path: str, public_url: str | None, stack: contextlib.ExitStack) 
         raise SourceError(f"{path}: cannot be read: {error.strerror or error}") from error
     except ValueError as error:  # a NUL in the name
         raise SourceError(f"{path!r}: cannot be read: {error}") from error
-    identity = SourceIdentity(
-        url=public_url or local_url(path), byte_length=status.st_size, modified=status.st_mtime
-    )
-    file = stack.enter_context(_share(path, (status.st_dev, status.st_ino)))
-    return OpenSource(file=file, identity=identity, url=local_url(path))
+    url = local_url(path)
+    way.stack.enter_context(_unchanged_local(path, status))
+    file = way.stack.enter_context(_share(path, status))
+    return OpenSource(file=file, identity=local_identity(status, way.public_url or url), url=url)
+
+
+@contextlib.contextmanager
+def _unchanged_local(path: str, status: os.stat_result) -> Iterator[None]:
+    """Look at the end whether a local file is still the one that was opened."""
+    absolute = Path(path).absolute()
+
+    def find_difference() -> str | None:
+        try:
+            now = absolute.stat()
+        except FileNotFoundError:
+            return "it is gone"
+        except OSError as error:
+            return f"it cannot be looked at any more: {error.strerror}"
+        found = difference(local_identity(status, path), local_identity(now, path))
+        return found or (None if _file_key(now) == _file_key(status) else "it is another file")
+
+    with unchanged(path, find_difference):
+        yield
 
 
 _FileKey = tuple[int, int]
 """Device and inode."""
-_shared_files: dict[_FileKey, tuple[h5py.File, int]] = {}
+_shared_files: dict[_FileKey, tuple[h5py.File, os.stat_result, int]] = {}
 _sharing = threading.Lock()
 
 
+def _file_key(status: os.stat_result) -> _FileKey:
+    return status.st_dev, status.st_ino
+
+
 @contextlib.contextmanager
-def _share(path: str, key: _FileKey) -> Iterator[h5py.File]:
+def _share(path: str, status: os.stat_result) -> Iterator[h5py.File]:
     """Open a local file, once for all threads that have it open at the same time.
 
     libhdf5 2.0.0 crashes where one handle of a file is closed while variable-length data are read
     through another: both share the datatype, which points to the handle that opened it last.
     """
+    key = _file_key(status)
     with _sharing:
-        file, users = _shared_files.get(key) or (_hdf5_file(path, path), 0)
-        _shared_files[key] = (file, users + 1)
+        file, opened, users = _shared_files.get(key) or (open_hdf5(path, path), status, 0)
+        _check_version(path, opened, status)
+        _shared_files[key] = (file, opened, users + 1)
     try:
         yield file
     finally:
         with _sharing:
-            file, users = _shared_files.pop(key)
+            file, opened, users = _shared_files.pop(key)
             if users > 1:
-                _shared_files[key] = (file, users - 1)
+                _shared_files[key] = (file, opened, users - 1)
             else:
                 file.close()
 
 
-def _open_stream(stream: IO[bytes], public_url: str | None, stack: contextlib.ExitStack) -> OpenSource:
-    byte_length = stream.seek(0, io.SEEK_END)
-    url = public_url or _stream_url(stream, byte_length)
+def _check_version(path: str, opened: os.stat_result, status: os.stat_result) -> None:
+    """Refuse a file that was written to since another thread opened it: libhdf5 keeps its old metadata."""
+    found = difference(local_identity(opened, path), local_identity(status, path))
+    if found is not None:
+        raise SourceChangedError(
+            f"{path}: changed while another thread has it open: {found}; try again when that is done"
+        )
+
+
+# Open files ------------------------------------------------------------------------------
+
+
+def _open_stream(stream: IO[bytes], own_url: str | None, way: _Way) -> OpenSource:
+    url = way.public_url or own_url
     if url is None:
         raise SourceError("an open file without a name needs public_url, the URL that references name")
-    file = _open_hdf5(stream, url, stack)
-    return OpenSource(file=file, identity=SourceIdentity(url=url, byte_length=byte_length), url=url)
+    byte_length = stream.seek(0, io.SEEK_END)
+    identity = SourceIdentity(url=url, byte_length=byte_length)
+    path = local_path(own_url) if own_url is not None else None
+    if path is not None and path.is_file():
+        status = path.stat()
+        identity = local_identity(status, url)
+        way.stack.enter_context(_unchanged_local(str(path), status))
+    file = open_stream(stream, redact(url), way.stack)
+    return OpenSource(file=file, identity=identity, url=url)
 
 
-def _stream_url(stream: IO[bytes], byte_length: int) -> str | None:
+def _stream_url(stream: IO[bytes]) -> str | None:
     """Return the URL of an open file, where the file knows it.
 
     A compressed file or a member of an archive has a name too, but not that of a file of its bytes.
@@ -222,161 +372,30 @@ def _stream_url(stream: IO[bytes], byte_length: int) -> str | None:
     if isinstance(full_name, str):
         return full_name
     name = getattr(stream, "name", None)
+    byte_length = stream.seek(0, io.SEEK_END)
     if not isinstance(name, str) or not Path(name).is_file() or Path(name).stat().st_size != byte_length:
         return None
     return local_url(name)
 
 
-def _open_file(file: h5py.File, public_url: str | None) -> OpenSource:
+def _open_file(file: h5py.File, way: _Way) -> OpenSource:
     if not file:
         raise SourceError("the h5py.File is closed; open it for reading")
     if file.mode != "r":
         file.flush()
-    identity = _file_identity(file, public_url)
+    identity = _file_identity(file, way)
     return OpenSource(file=file, identity=identity, url=identity.url)
 
 
-def _file_identity(file: h5py.File, public_url: str | None) -> SourceIdentity:
+def _file_identity(file: h5py.File, way: _Way) -> SourceIdentity:
     on_disk = file.driver in ("sec2", "stdio") and Path(file.filename).is_file()
     if not on_disk:
-        if public_url is None:
+        if way.public_url is None:
             raise SourceError(
                 "an h5py.File that is no local file needs public_url, the URL that references name"
             )
-        return SourceIdentity(url=public_url)
+        return SourceIdentity(url=way.public_url)
     status = Path(file.filename).stat()
-    return SourceIdentity(
-        url=public_url or local_url(file.filename), byte_length=status.st_size, modified=status.st_mtime
-    )
-
-
-@contextlib.contextmanager
-def _source_errors(url: str) -> Iterator[None]:
-    """Raise what filesystems raise, each the errors of its own client library, as one."""
-    try:
-        yield
-    except SourceError:
-        raise
-    except FileNotFoundError as error:
-        if _is_refusal(error.__cause__):
-            raise SourceError(f"{url}: cannot be read: {_one_line(error.__cause__)}") from error
-        raise SourceNotFoundError(f"{url}: no such file; check the URL") from error
-    # Filesystems let their client libraries' own classes through (aiohttp, botocore), which need not
-    # be installed here to be named; nothing is swallowed.
-    except Exception as error:
-        raise SourceError(f"{url}: cannot be read: {_one_line(error)}") from error
-
-
-def _is_refusal(cause: BaseException | None) -> bool:
-    """Return whether a file was not found because it was not given: fsspec tells both in one way for HTTP."""
-    if isinstance(cause, OSError):
-        return not isinstance(cause, FileNotFoundError)
-    return getattr(cause, "status", 404) not in (404, 410)
-
-
-def _filesystem(url: str, storage_options: dict[str, Any]) -> tuple[fsspec.AbstractFileSystem, str]:
-    with _source_errors(url):
-        filesystem, path = url_to_fs(url, **storage_options)
-    return filesystem, path
-
-
-def _remote_identity(filesystem: fsspec.AbstractFileSystem, path: str, url: str) -> SourceIdentity:
-    with _source_errors(url):
-        info = filesystem.info(path)
-    if info.get("type") == "directory":
-        raise NotHDF5Error(f"{url}: is a folder, not an HDF5 file; name one file")
-    etag = info.get("ETag") or info.get("etag")
-    return SourceIdentity(
-        url=url,
-        byte_length=info.get("size"),
-        modified=_modified(info),
-        etag=etag.strip('"') if isinstance(etag, str) else None,
-    )
-
-
-def _modified(info: Mapping[str, Any]) -> float | None:
-    """Return the time of modification from whatever key the filesystem uses."""
-    for key in ("mtime", "LastModified", "last_modified", "updated"):
-        value = info.get(key)
-        if isinstance(value, datetime):
-            return value.timestamp()
-        if isinstance(value, (int, float)):
-            return float(value)
-    return None
-
-
-def _check_signature(stream: IO[bytes], name: str) -> None:
-    """Look for the signature at 0, 512, 1024, … (HDF5 File Format Specification, II.A)."""
-    byte_length = stream.seek(0, io.SEEK_END)
-    if byte_length == 0:
-        raise _empty(name)
-    at = 0
-    while at < min(byte_length, _LARGEST_USER_BLOCK):
-        stream.seek(at)
-        if stream.read(len(_SIGNATURE)) == _SIGNATURE:
-            return
-        at = at * 2 or 512
-    raise NotHDF5Error(f"{name}: is not an HDF5 file; h5zarr reads HDF5 and netCDF-4 only")
-
-
-def _empty(name: str) -> NotHDF5Error:
-    return NotHDF5Error(f"{name}: is empty; check how it was written or copied")
-
-
-def _open_hdf5(stream: IO[bytes], name: str, stack: contextlib.ExitStack) -> h5py.File:
-    """Open a stream until the stack is left."""
-    watched = stack.enter_context(_watch(stream, name))
-    _check_signature(watched, name)
-    return stack.enter_context(_hdf5_file(watched, name))
-
-
-def _hdf5_file(target: Any, name: str) -> h5py.File:
-    try:
-        return h5py.File(target, "r")
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
-        raise DamagedFileError(f"{name}: libhdf5 cannot open it: {_one_line(error)}") from error
-
-
-@contextlib.contextmanager
-def _watch(stream: IO[bytes], name: str) -> Iterator[Any]:
-    """Raise why reading failed: libhdf5 passes on only that it did, and a damaged file looks the same."""
-    watched = _WatchedStream(stream)
-    try:
-        yield watched
-    # Whatever libhdf5 made of the failed reading, the stream's own error is raised instead, below.
-    except Exception:
-        if watched.failure is None:
-            raise
-    if isinstance(watched.failure, SourceError):
-        raise watched.failure
-    if watched.failure is not None:
-        raise SourceError(f"{name}: cannot be read: {_one_line(watched.failure)}") from watched.failure
-
-
-class _WatchedStream:
-    """What h5py needs of a stream; keeps the first error."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self.failure: Exception | None = None
-
-    def seek(self, at: int, whence: int = io.SEEK_SET) -> int:
-        return int(self._noting_failure(self._stream.seek, at, whence))
-
-    def tell(self) -> int:
-        return int(self._noting_failure(self._stream.tell))
-
-    def read(self, byte_length: int = -1) -> bytes:
-        content: bytes = self._noting_failure(self._stream.read, byte_length)
-        return content
-
-    def _noting_failure(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        try:
-            return function(*arguments)
-        except Exception as error:
-            self.failure = self.failure or error
-            raise
-
-
-def _one_line(error: BaseException | None) -> str:
-    return " ".join(str(error).split())
+    if file.mode == "r":
+        way.stack.enter_context(_unchanged_local(file.filename, status))
+    return local_identity(status, way.public_url or local_url(file.filename))

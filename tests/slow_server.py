@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import os
 import re
+import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -23,6 +24,8 @@ from pathlib import Path
 _REQUEST = re.compile(rb"(GET|HEAD) /(\S*) HTTP/1\.[01]")
 _RANGE = re.compile(rb"\r\nrange: *bytes=(\d+)-(\d*)\r\n", re.IGNORECASE)
 _PIECE_BYTES = 256 * 1024
+_AT_ONCE_BYTES = 64 * 1024
+"""Answers of up to this length come in one piece; of longer ones the head comes first (bytes)."""
 
 
 class Fault(Enum):
@@ -44,6 +47,9 @@ class Fault(Enum):
     """Status 403."""
     CHANGED = auto()
     """The ETag is another one."""
+
+
+_STATUSES = {Fault.UNAVAILABLE: 503, Fault.TOO_MANY: 429, Fault.FORBIDDEN: 403}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,77 +84,107 @@ class SlowServer:
     """Bytes of all bodies."""
     most_at_a_time: int = 0
     """Most requests that were under way together."""
-    _under_way: int = 0
+    under_way: int = 0
+    """Requests that have not been answered yet."""
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-                while await self._answer(await reader.readuntil(b"\r\n\r\n"), writer):
-                    await writer.drain()
-                await writer.drain()
-        finally:
-            writer.close()
 
-    async def _answer(self, head: bytes, writer: asyncio.StreamWriter) -> bool:
-        """Answer one request; return whether the connection stays open."""
+class _Connection(asyncio.Protocol):
+    """One client's connection; answers its requests one after another."""
+
+    def __init__(self, server: SlowServer) -> None:
+        self._server = server
+        self._loop = asyncio.get_running_loop()
+        self._received = b""
+        self._may_write = asyncio.Event()
+        self._may_write.set()
+        self._sending: asyncio.Task[None] | None = None
+        self._writer: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._writer = transport
+
+    def pause_writing(self) -> None:
+        self._may_write.clear()
+
+    def resume_writing(self) -> None:
+        self._may_write.set()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        if self._sending is not None:
+            self._sending.cancel()
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        self._writer.abort()
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        head, end, rest = self._received.partition(b"\r\n\r\n")
+        if end:
+            self._received = rest
+            self._server.under_way += 1
+            self._server.most_at_a_time = max(self._server.most_at_a_time, self._server.under_way)
+            self._loop.call_later(self._server.latency, self._answer, head + end)
+
+    def _answer(self, head: bytes) -> None:
+        server = self._server
+        server.under_way -= 1
         matched = _REQUEST.match(head)
-        path = self.folder / matched[2].partition(b"?")[0].decode() if matched else self.folder
-        self._under_way += 1
-        self.most_at_a_time = max(self.most_at_a_time, self._under_way)
-        await asyncio.sleep(self.latency)
-        self._under_way -= 1
-        if matched is None or not path.is_file():
-            writer.write(_head(404, 0, b""))
-            return True
-        asked = _RANGE.search(head)
-        return await self._send(path, matched[1] == b"HEAD", asked, writer)
+        path = server.folder / matched[2].partition(b"?")[0].decode() if matched else server.folder
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            status = server.folder.stat()
+        if matched is None or not stat.S_ISREG(status.st_mode):
+            self._writer.write(_head(404, 0, b""))
+            return
+        asked, tag = _RANGE.search(head), b"%x" % status.st_mtime_ns
+        if matched[1] == b"HEAD":
+            self._writer.write(_head(200, status.st_size, tag))
+        elif asked is None:
+            self._send(path, 0, status.st_size, _head(200, status.st_size, tag))
+        else:
+            self._send_range(path, asked, status.st_size, tag)
 
-    async def _send(
-        self, path: Path, is_head: bool, asked: re.Match[bytes] | None, writer: asyncio.StreamWriter
-    ) -> bool:
-        total = path.stat().st_size
-        tag = b"%x" % path.stat().st_mtime_ns
-        if is_head or asked is None:
-            writer.write(_head(200, total, tag))
-            if not is_head:
-                await self._send_body(path, 0, total, writer)
-            return True
+    def _send_range(self, path: Path, asked: re.Match[bytes], total: int, tag: bytes) -> None:
         first = int(asked[1])
-        last = min(int(asked[2]), total - 1) if asked[2] else total - 1
-        request = Request(number=len(self.requests), byte_offset=first, byte_length=last - first + 1)
-        self.requests.append(request)
-        return await self._send_range(path, request, total, tag, writer)
-
-    async def _send_range(
-        self, path: Path, request: Request, total: int, tag: bytes, writer: asyncio.StreamWriter
-    ) -> bool:
-        fault = self.fault(request)
-        statuses = {Fault.UNAVAILABLE: 503, Fault.TOO_MANY: 429, Fault.FORBIDDEN: 403}
-        if fault in statuses:
-            writer.write(_head(statuses[fault], 0, b""))
-            return True
+        length = (min(int(asked[2]), total - 1) if asked[2] else total - 1) - first + 1
+        request = Request(number=len(self._server.requests), byte_offset=first, byte_length=length)
+        self._server.requests.append(request)
+        fault = self._server.fault(request)
+        if fault in _STATUSES:
+            self._writer.write(_head(_STATUSES[fault], 0, b""))
+            return
         if fault is Fault.NO_RANGES:
-            writer.write(_head(200, total, tag))
-            await self._send_body(path, 0, total, writer)
-            return True
-        first, length = request.byte_offset, request.byte_length
+            self._send(path, 0, total, _head(200, total, tag))
+            return
         first += 1 if fault is Fault.WRONG_RANGE else 0
         tag += b"0" if fault is Fault.CHANGED else b""
         sent = length // 2 if fault in (Fault.DROP, Fault.SHORT) else length
         told = sent if fault is Fault.SHORT else length
         content_range = b"bytes %d-%d/%d" % (first, first + length - 1, total)
-        writer.write(_head(206, told, tag, content_range))
-        await self._send_body(path, first, sent, writer)
-        return fault is not Fault.DROP
+        self._send(path, first, sent, _head(206, told, tag, content_range), closes=fault is Fault.DROP)
 
-    async def _send_body(self, path: Path, first: int, length: int, writer: asyncio.StreamWriter) -> None:
-        self.byte_length += length
-        with path.open("rb") as file:
+    def _send(self, path: Path, first: int, length: int, head: bytes, *, closes: bool = False) -> None:
+        self._server.byte_length += length
+        if length > _AT_ONCE_BYTES or closes:
+            self._sending = self._loop.create_task(self._send_body(path, first, length, head, closes))
+            return
+        with path.open("rb", buffering=0) as file:
+            answer = head + os.pread(file.fileno(), length, first)
+        self._loop.call_later(length / self._server.bandwidth, self._writer.write, answer)
+
+    async def _send_body(self, path: Path, first: int, length: int, head: bytes, closes: bool) -> None:
+        self._writer.write(head)
+        with path.open("rb", buffering=0) as file:
             for at in range(first, first + length, _PIECE_BYTES):
                 piece = os.pread(file.fileno(), min(_PIECE_BYTES, first + length - at), at)
-                await asyncio.sleep(len(piece) / self.bandwidth)
-                writer.write(piece)
-                await writer.drain()
+                await asyncio.sleep(len(piece) / self._server.bandwidth)
+                self._writer.write(piece)
+                await self._may_write.wait()
+        if closes:
+            self._writer.close()
 
 
 def _head(status: int, length: int, tag: bytes, content_range: bytes = b"") -> bytes:
@@ -161,15 +197,19 @@ def _head(status: int, length: int, tag: bytes, content_range: bytes = b"") -> b
 
 
 async def _run(server: SlowServer, ready: threading.Event, stop: asyncio.Event) -> None:
-    listener = await asyncio.start_server(server._serve, "127.0.0.1", 0, backlog=1000)
+    connections: list[_Connection] = []
+
+    def connect() -> _Connection:
+        connections.append(_Connection(server))
+        return connections[-1]
+
+    listener = await asyncio.get_running_loop().create_server(connect, "127.0.0.1", 0, backlog=1000)
     server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
     ready.set()
     await stop.wait()
     listener.close()
-    answering = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in answering:
-        task.cancel()
-    await asyncio.gather(*answering, return_exceptions=True)
+    for connection in connections:
+        connection.abort()
     # Connections are closed in the loop's next round.
     await asyncio.sleep(0)
 

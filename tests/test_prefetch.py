@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,30 @@ from slow_server import Fault, Request, SlowServer, slow_server
 
 import h5zarr
 from h5zarr.errors import DamagedFileError, SourceChangedError, SourceError, SourceNotFoundError
+from h5zarr.libhdf5 import Identifier, library
 from h5zarr.prefetch import FetchStatistics, PrefetchedFile, Span, open_prefetched
 from h5zarr.prefetch.cache import RangeCache
 from h5zarr.prefetch.crawler import Crawler
 from h5zarr.prefetch.fetch import Fetcher
-from h5zarr.prefetch.ranges import BLOCK_BYTES, LinkSpeed, block_numbers, merge, plan_requests, total_bytes
+from h5zarr.prefetch.ranges import (
+    BLOCK_BYTES,
+    LinkSpeed,
+    block_numbers,
+    is_worth_all,
+    merge,
+    plan_requests,
+    total_bytes,
+)
 from h5zarr.prefetch.redact import redact
 from h5zarr.prefetch.tasks import Interest
 
 pytestmark = pytest.mark.filterwarnings(CODEC_WARNING)
 
 LOCAL = fsspec.filesystem("file")
+
+ATTRIBUTES = 1 << 12
+ALL_MESSAGES = ATTRIBUTES | 1 << 1 | 1 << 3 | 1 << 5 | 1 << 11
+"""`H5O_SHMESG_ATTR_FLAG` and `H5O_SHMESG_ALL_FLAG`."""
 
 READS_DATA = {"filter_mask.h5": 2}
 """Fixtures of which the scan reads chunks that only it can choose, and how many."""
@@ -39,6 +53,10 @@ class StrictFile(PrefetchedFile):
         super().__init__(Fetcher(LOCAL, str(path)), byte_length)
         self.foreseen = bytearray(byte_length)
         self.unforeseen: list[Span] = []
+
+    @property
+    def is_whole(self) -> bool:
+        return False
 
     def prefetch(self, spans: Iterable[Span]) -> None:
         spans = list(spans)
@@ -228,6 +246,15 @@ def region_references(file: h5py.File) -> None:
     file.create_dataset("refs", data=[dataset.ref] * 3, dtype=h5py.ref_dtype)
 
 
+def filtered_links(file: h5py.File) -> None:
+    for name, count in (("few", 20), ("many", 600)):
+        creation = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
+        assert library().H5Pset_deflate(Identifier(creation.id), ctypes.c_uint(6)) >= 0
+        group = h5py.Group(h5py.h5g.create(file.id, name.encode(), gcpl=creation))
+        for number in range(count):
+            group.create_group(f"group with a rather long name {number}")
+
+
 def small_data(file: h5py.File) -> None:
     file["pad"] = np.arange(3000)
     for number in range(100):
@@ -252,6 +279,7 @@ STRUCTURES = [
     variable_length,
     committed_types,
     region_references,
+    filtered_links,
     small_data,
 ]
 
@@ -276,6 +304,21 @@ def test_structure_is_foreseen(make: Maker, libver: str, tmp_path: Path) -> None
     path = tmp_path / "file.h5"
     with h5py.File(path, "w", **FORMATS[libver]) as file:
         make(file)
+    assert_foreseen(path)
+
+
+def test_shared_messages_are_foreseen(tmp_path: Path) -> None:
+    creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    identifier = Identifier(creation.id)
+    assert library().H5Pset_shared_mesg_nindexes(identifier, 2) >= 0
+    for number, kinds in enumerate([ATTRIBUTES, ALL_MESSAGES - ATTRIBUTES]):
+        assert library().H5Pset_shared_mesg_index(identifier, number, kinds, 8) >= 0
+    path = tmp_path / "file.h5"
+    with h5py.File(h5py.h5f.create(str(path).encode(), fcpl=creation)) as file:
+        committed_types(file)
+        for number in range(100):
+            dataset = file.create_dataset(f"g{number % 4}/d{number}", data=np.arange(50.0) + number)
+            dataset.attrs.update(units="m s-1", valid=[1.0, 2.0])
     assert_foreseen(path)
 
 
@@ -400,6 +443,14 @@ def test_merge() -> None:
     assert merge([], gap=0, file_end=1) == []
 
 
+def test_merge_fetches_nothing_again() -> None:
+    spans = merge([0, 3, 6], gap=4 * BLOCK_BYTES, file_end=7 * BLOCK_BYTES, present={4})
+    assert [(span.byte_offset, span.byte_length) for span in spans] == [
+        (0, 4 * BLOCK_BYTES),
+        (6 * BLOCK_BYTES, BLOCK_BYTES),
+    ]
+
+
 def test_long_ranges_are_shared_by_connections() -> None:
     spans = merge(range(2000), gap=0, file_end=2000 * BLOCK_BYTES)
     assert len(spans) > 3
@@ -413,13 +464,21 @@ def test_gap_follows_the_link() -> None:
     slow = plan_requests(numbers, speed(bandwidth=1e6), file_end=end)
     assert len(fast) <= len(slow) == 600
     near = plan_requests(range(0, 6000, 3), speed(bandwidth=1e10), file_end=end)
-    assert len(near) < 20
+    assert len(near) < 50
     assert total_bytes(fast) <= 4.5 * 600 * BLOCK_BYTES
+
+
+def test_all_is_fetched_where_that_takes_no_longer_than_to_crawl_on() -> None:
+    fast, slow = speed(bandwidth=4e8), speed(bandwidth=1e7)
+    assert is_worth_all(3_000_000, 10_000_000, fast)
+    assert not is_worth_all(3_000_000, 10_000_000, slow)
+    assert not is_worth_all(1_000_000, 10_000_000, fast)
+    assert not is_worth_all(100_000_000, 100_000_000, speed(bandwidth=1e12))
 
 
 def test_blocks_of_a_span() -> None:
     assert list(block_numbers(Span(byte_offset=4095, byte_length=2))) == [0, 1]
-    assert len(block_numbers(Span(byte_offset=70_000, byte_length=1), 65_536)) == 16
+    assert list(block_numbers(Span(byte_offset=70_000, byte_length=1), 65_536)) == [1]
 
 
 def test_cache_is_bounded() -> None:
@@ -431,18 +490,28 @@ def test_cache_is_bounded() -> None:
 
 
 def test_file_object(tmp_path: Path) -> None:
-    content = np.random.default_rng(0).bytes(100_000)
+    content = np.random.default_rng(0).bytes(3_000_000)
     path = tmp_path / "file"
     path.write_bytes(content)
     file = PrefetchedFile(Fetcher(LOCAL, str(path)), len(content))
     file.prefetch([Span(byte_offset=5000, byte_length=10_000)])
     assert (file.seek(6000), file.read(5000)) == (6000, content[6000:11_000])
     assert file.statistics.misses == 0
-    assert (file.seek(-10, 2), file.read()) == (99_990, content[-10:])
-    assert (file.seek(-5, 1), file.read(100), file.read(1)) == (99_995, content[-5:], b"")
+    assert (file.seek(-10, 2), file.read()) == (2_999_990, content[-10:])
+    assert (file.seek(-5, 1), file.read(100), file.read(1)) == (2_999_995, content[-5:], b"")
     assert file.statistics.misses == 1
     with pytest.raises(ValueError, match="negative"):
         file.seek(-1)
+
+
+def test_small_file_is_fetched_whole_when_something_is_missing(tmp_path: Path) -> None:
+    content = np.random.default_rng(0).bytes(500_000)
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    file = PrefetchedFile(Fetcher(LOCAL, str(path)), len(content))
+    file.prefetch([Span(byte_offset=5000, byte_length=10)])
+    assert file.read() == content
+    assert (file.statistics.requests, file.statistics.misses) == (1, 0)
 
 
 def test_many_misses_read_ahead(tmp_path: Path) -> None:
@@ -492,10 +561,102 @@ def test_http(folder: Path) -> None:
         assert server.byte_length < 3_000_000
 
 
+def test_all_is_fetched_of_a_file_of_metadata(tmp_path: Path) -> None:
+    path = tmp_path / "file.h5"
+    with h5py.File(path, "w") as file:
+        for number in range(1500):
+            file.create_dataset(f"g{number % 20}/d{number}", data=np.arange(100))
+    assert path.stat().st_size > 2**20
+    with slow_server(SlowServer(folder=tmp_path, latency=0.1)) as server:
+        fetched = fetch_file(server, tmp_path)
+        assert fetched.read() == path.read_bytes()
+        assert (fetched.statistics.round_trips, fetched.statistics.misses) == (2, 0)
+        assert server.byte_length == path.stat().st_size
+
+
 def test_requests_are_under_way_together(folder: Path) -> None:
     with slow_server(SlowServer(folder=folder, latency=0.05, bandwidth=1e7)) as server:
         fetch_file(server, folder)
         assert server.most_at_a_time > 10
+
+
+def test_speed_of_the_link_is_seen(folder: Path) -> None:
+    with slow_server(SlowServer(folder=folder, latency=0.05, bandwidth=4e6)) as server:
+        fetcher = Fetcher(fsspec.filesystem("http", skip_instance_cache=True), f"{server.url}/file.h5")
+        fetcher.fetch([Span(byte_offset=0, byte_length=200_000)])
+    assert 0.05 <= fetcher.speed.latency < 0.1
+    assert 1e6 < fetcher.speed.bandwidth < 4e7
+
+
+def test_answers_free_connections_for_others(folder: Path) -> None:
+    spans = [Span(byte_offset=at * 4096, byte_length=10) for at in range(500)]
+    with slow_server(SlowServer(folder=folder)) as server:
+        fetcher = Fetcher(fsspec.filesystem("http", skip_instance_cache=True), f"{server.url}/file.h5")
+        fetcher.fetch(spans)
+        assert len(server.requests) == len(spans)
+        assert server.most_at_a_time < 250
+
+
+# The beginning, while the length is asked for --------------------------------------------
+
+
+def begin(server: SlowServer, folder: Path, name: str = "file.h5") -> tuple[Fetcher, PrefetchedFile]:
+    """Begin to fetch a served file, as when its length and entity tag are asked for meanwhile."""
+    fetcher = Fetcher(fsspec.filesystem("http", skip_instance_cache=True), f"{server.url}/{name}")
+    fetcher.begin()
+    return fetcher, PrefetchedFile(fetcher, (folder / name).stat().st_size)
+
+
+def entity_tag(path: Path) -> str:
+    """Return the tag that the slow server gives a file."""
+    return f"{path.stat().st_mtime_ns:x}"
+
+
+@pytest.mark.parametrize("name", ["file.h5", "small.h5"])
+def test_beginning_is_taken(name: str, folder: Path) -> None:
+    (folder / "small.h5").write_bytes((FIXTURES / "climate.nc").read_bytes())
+    with slow_server(SlowServer(folder=folder)) as server:
+        fetcher, file = begin(server, folder, name)
+        file.take_beginning(entity_tag(folder / name))
+        assert file.entity_tag == entity_tag(folder / name)
+        Crawler(file, Interest()).run()
+        assert references(file) == references(folder / name)
+        assert [request.byte_offset for request in server.requests].count(0) == 1
+        assert fetcher.requests == len(server.requests)
+        assert fetcher.byte_length == server.byte_length
+        assert file.statistics.misses == 0
+
+
+def tag_of_another(path: Path) -> str:
+    return "0" + entity_tag(path)
+
+
+@pytest.mark.parametrize("tell", [lambda _path: None, tag_of_another], ids=["no tag", "another tag"])
+def test_beginning_of_another_version_is_not_taken(tell: Callable[[Path], str | None], folder: Path) -> None:
+    with slow_server(SlowServer(folder=folder)) as server:
+        fetcher, file = begin(server, folder)
+        file.take_beginning(tell(folder / "file.h5"))
+        assert file.view(Span(byte_offset=0, byte_length=8)) is None
+        assert (fetcher.requests, fetcher.byte_length) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault.UNAVAILABLE, Fault.SHORT, Fault.DROP, Fault.WRONG_RANGE, Fault.NO_RANGES]
+)
+def test_beginning_that_fails_is_fetched_again(fault: Fault, folder: Path) -> None:
+    with slow_server(SlowServer(folder=folder, fault=failing(fault, 0))) as server:
+        _, file = begin(server, folder)
+        file.take_beginning(entity_tag(folder / "file.h5"))
+        Crawler(file, Interest()).run()
+        assert references(file) == references(folder / "file.h5")
+        assert file.statistics.misses == 0
+
+
+def test_beginning_is_not_begun_where_no_tag_is_told(folder: Path) -> None:
+    fetcher = Fetcher(LOCAL, str(folder / "file.h5"))
+    fetcher.begin()
+    assert fetcher.beginning(10**6, "tag") == b""
+    assert fetcher.requests == 0
 
 
 def failing(fault: Fault, *numbers: int) -> Callable[[Request], Fault | None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import importlib.util
 import io
 import json
 import os
@@ -36,8 +35,6 @@ from h5zarr.source import identify
 pytestmark = pytest.mark.filterwarnings(CODEC_WARNING)
 
 VALUES = np.arange(1, 61, dtype="<i4").reshape(6, 10)
-BUCKET = "h5zarr-tests"
-REGION = "us-east-1"
 
 
 @pytest.fixture
@@ -296,7 +293,10 @@ def test_http_storage_options_reach_the_filesystem(http: RangeServer) -> None:
         (503, SourceError),
     ],
 )
-def test_http_refusal(status: int, expected: type[SourceError], file_path: Path) -> None:
+def test_http_refusal(
+    status: int, expected: type[SourceError], file_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("h5zarr.identity.time.sleep", lambda _seconds: None)
     with serve(file_path.parent, refuse=status) as server:
         fails_with(expected, f"{server.url}/source.h5", "source.h5")
 
@@ -327,66 +327,6 @@ def test_truncated_file_by_http(file_path: Path) -> None:
     file_path.write_bytes(file_path.read_bytes()[:-500])
     with serve(file_path.parent) as server:
         fails_with(DamagedFileError, f"{server.url}/source.h5", "source.h5")
-
-
-# S3 --------------------------------------------------------------------------------------
-
-needs_s3 = pytest.mark.skipif(
-    importlib.util.find_spec("s3fs") is None or importlib.util.find_spec("moto") is None,
-    reason="s3fs and moto are not installed",
-)
-
-
-@pytest.fixture(scope="module")
-def s3_options() -> Iterator[dict[str, Any]]:
-    """Options of an S3 filesystem that a server on this machine plays."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    client = {"endpoint_url": f"http://{host}:{port}", "region_name": REGION}
-    yield {"key": "test", "secret": "test", "client_kwargs": client}
-    server.stop()
-
-
-@pytest.fixture
-def bucket(s3_options: dict[str, Any]) -> Any:
-    filesystem = fsspec.filesystem("s3", **s3_options)
-    filesystem.invalidate_cache()
-    if not filesystem.exists(BUCKET):
-        filesystem.call_s3("create_bucket", Bucket=BUCKET)
-    return filesystem
-
-
-@needs_s3
-def test_s3(bucket: Any, s3_options: dict[str, Any], file_path: Path) -> None:
-    bucket.put_file(str(file_path), f"{BUCKET}/folder/x.h5")
-    url = f"s3://{BUCKET}/folder/x.h5"
-    references = references_of(url, storage_options=s3_options)
-    source = references["h5zarr"]["source"]
-    assert source["byte_length"] == file_path.stat().st_size
-    assert source["etag"]
-    assert source["modified"] == bucket.info(url)["LastModified"].timestamp()
-    assert_reads_back(references, url, "s3", **s3_options)
-
-
-@needs_s3
-def test_s3_failures(bucket: Any, s3_options: dict[str, Any]) -> None:
-    fails_with(SourceNotFoundError, f"s3://{BUCKET}/none.h5", "none.h5", storage_options=s3_options)
-    bucket.pipe_file(f"{BUCKET}/empty.h5", b"")
-    fails_with(NotHDF5Error, f"s3://{BUCKET}/empty.h5", "empty.h5", storage_options=s3_options)
-    bucket.pipe_file(f"{BUCKET}/folder/text.h5", b"text")
-    fails_with(NotHDF5Error, f"s3://{BUCKET}/folder", "folder", storage_options=s3_options)
-
-
-@needs_s3
-def test_s3_output(bucket: Any, s3_options: dict[str, Any], file_path: Path) -> None:
-    conversion = convert(file_path)
-    conversion.write(f"s3://{BUCKET}/refs.json", storage_options=s3_options)
-    assert bucket.cat_file(f"{BUCKET}/refs.json") == b"".join(conversion.blocks())
-    with pytest.raises(OutputError):
-        conversion.write("s3://no-such-bucket/refs.json", storage_options=s3_options)
 
 
 # Bad input -------------------------------------------------------------------------------

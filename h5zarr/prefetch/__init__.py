@@ -7,8 +7,6 @@ from there, and stays the only authority on what the file means.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from fsspec import AbstractFileSystem
 
 from h5zarr.errors import DamagedFileError
@@ -17,9 +15,20 @@ from h5zarr.prefetch.connections import connection_options
 from h5zarr.prefetch.crawler import Crawler
 from h5zarr.prefetch.fetch import Fetcher, FetchStatistics
 from h5zarr.prefetch.ranges import Span
+from h5zarr.prefetch.redact import holds_credentials, one_line, redact
 from h5zarr.prefetch.tasks import Interest
 
-__all__ = ["FetchStatistics", "PrefetchedFile", "Span", "connection_options", "open_prefetched"]
+__all__ = [
+    "FetchStatistics",
+    "Interest",
+    "PrefetchedFile",
+    "Span",
+    "connection_options",
+    "holds_credentials",
+    "one_line",
+    "open_prefetched",
+    "redact",
+]
 
 
 def open_prefetched(
@@ -27,8 +36,7 @@ def open_prefetched(
     path: str,
     byte_length: int,
     *,
-    root: str = "/",
-    wants: Callable[[str], bool] | None = None,
+    interest: Interest | None = None,
 ) -> PrefetchedFile:
     """Open a remote HDF5 file with all metadata in memory that libhdf5 will ask for.
 
@@ -40,10 +48,8 @@ def open_prefetched(
         The file, as the filesystem names it.
     byte_length
         Length of the file (bytes).
-    root
-        Absolute path of the group that will be read; nothing outside of it is fetched.
-    wants
-        Tells by its absolute path whether a dataset's chunk index and attributes will be read.
+    interest
+        What of the file will be read; nothing else is fetched. None: everything.
 
     Returns
     -------
@@ -59,7 +65,7 @@ def open_prefetched(
         It is open for writing, or was not closed; libhdf5 finds that in local files only.
     """
     file = PrefetchedFile(Fetcher(filesystem, path), byte_length)
-    crawler = Crawler(file, Interest(root=root, wants=wants))
+    crawler = Crawler(file, interest or Interest())
     crawler.run()
     if crawler.superblock is not None and crawler.superblock.open_for_writing:
         raise DamagedFileError(

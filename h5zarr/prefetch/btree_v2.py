@@ -44,8 +44,12 @@ class _Widths:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Child:
+    """A node that another one points to."""
+
     address: int
+    """Its address."""
     records: int
+    """Number of records in it."""
 
 
 def header_bytes(crawl: Crawl) -> int:

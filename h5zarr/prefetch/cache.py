@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from h5zarr.prefetch.fetch import Fetcher, FetchStatistics
-from h5zarr.prefetch.ranges import BLOCK_BYTES, Span, block_numbers, merge, plan_requests
+from h5zarr.prefetch.ranges import BLOCK_BYTES, Span, block_numbers, is_worth_all, plan_requests
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _MOST_BYTES = 512 * 2**20
 _MISSES_BEFORE_READ_AHEAD = 20
 _READ_AHEAD_BYTES = 2**20
+_SMALL_FILE_BYTES = 2**20
+"""Files of up to this length are fetched whole as soon as anything of them is missing (bytes)."""
 
 
 class RangeCache:
@@ -30,7 +32,10 @@ class RangeCache:
         self._blocks: dict[int, bytes] = {}
         self._most_blocks = max(most_bytes // BLOCK_BYTES, 1)
 
-    def __contains__(self, number: int) -> bool:
+    def __len__(self) -> int:
+        return len(self._blocks)
+
+    def __contains__(self, number: object) -> bool:
         return number in self._blocks
 
     def put(self, byte_offset: int, content: bytes) -> None:
@@ -73,6 +78,7 @@ class PrefetchedFile(io.RawIOBase):
         self.byte_length = byte_length
         self.page_bytes = BLOCK_BYTES
         self._fetcher = fetcher
+        self._block_count = -(-byte_length // BLOCK_BYTES)
         self._cache = RangeCache()
         self._position = 0
         self._misses = 0
@@ -82,6 +88,16 @@ class PrefetchedFile(io.RawIOBase):
         """What reading the file has cost so far."""
         return self._fetcher.statistics(self._misses)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the file is in memory."""
+        return len(self._cache) == self._block_count
+
+    @property
+    def entity_tag(self) -> str | None:
+        """The entity tag that every answer had; None where one had none, or a weak one."""
+        return self._fetcher.entity_tag
+
     def prefetch(self, spans: Iterable[Span]) -> None:
         """Fetch what of the spans is not in memory, all together.
 
@@ -90,21 +106,43 @@ class PrefetchedFile(io.RawIOBase):
         SourceError
             It cannot be read.
         """
-        numbers = {number for span in spans for number in block_numbers(span, self.page_bytes)}
-        missing = self._missing(sorted(numbers))
-        if missing:
-            self._fetch(plan_requests(missing, self._fetcher.speed, file_end=self.byte_length))
+        self._bring(spans)
+
+    def take_beginning(self, entity_tag: str | None) -> None:
+        """Take what `Fetcher.begin` fetched, if it is of the file with this entity tag."""
+        content = self._fetcher.beginning(self.byte_length, entity_tag)
+        is_whole = len(content) == self.byte_length
+        self._cache.put(0, content if is_whole else content[: len(content) & -BLOCK_BYTES])
 
     def view(self, span: Span) -> memoryview | None:
         """Return the bytes of a span, or None where some are not in memory."""
         return self._cache.get(span)
 
+    def _bring(self, spans: Iterable[Span]) -> None:
+        pages = {number for span in spans for number in block_numbers(span, self.page_bytes)}
+        blocks = self.page_bytes // BLOCK_BYTES
+        missing = self._missing(
+            number for page in sorted(pages) for number in range(page * blocks, (page + 1) * blocks)
+        )
+        if missing:
+            self._fetch(self._all_missing() if self._is_worth_all(len(missing)) else missing)
+
+    def _is_worth_all(self, needed_blocks: int) -> bool:
+        rest = self._block_count - len(self._cache)
+        return self.byte_length <= _SMALL_FILE_BYTES or is_worth_all(
+            needed_blocks * BLOCK_BYTES, rest * BLOCK_BYTES, self._fetcher.speed
+        )
+
+    def _all_missing(self) -> list[int]:
+        return self._missing(range(self._block_count))
+
     def _missing(self, numbers: Iterable[int]) -> list[int]:
         """Return those of the blocks that the file has and the cache has not."""
-        end = -(-self.byte_length // BLOCK_BYTES)
-        return [number for number in numbers if number < end and number not in self._cache]
+        return [number for number in numbers if number < self._block_count and number not in self._cache]
 
-    def _fetch(self, spans: list[Span]) -> None:
+    def _fetch(self, numbers: list[int]) -> None:
+        speed, file_end = self._fetcher.speed, self.byte_length
+        spans = plan_requests(numbers, speed, file_end=file_end, present=self._cache)
         for span, content in zip(spans, self._fetcher.fetch(spans), strict=True):
             self._cache.put(span.byte_offset, content)
 
@@ -114,9 +152,7 @@ class PrefetchedFile(io.RawIOBase):
             return content
         self._misses += 1
         reach = _READ_AHEAD_BYTES if self._misses > _MISSES_BEFORE_READ_AHEAD else 0
-        ahead = Span(byte_offset=span.byte_offset, byte_length=max(span.byte_length, reach))
-        missing = self._missing(block_numbers(ahead))
-        self._fetch(merge(missing, gap=0, file_end=self.byte_length))
+        self._bring([Span(byte_offset=span.byte_offset, byte_length=max(span.byte_length, reach))])
         content = self._cache.get(span)
         # Only a read larger than the whole cache is not in it now.
         return content if content is not None else memoryview(self._fetcher.fetch([span])[0])

@@ -6,18 +6,22 @@ from collections import deque
 from dataclasses import replace
 
 from h5zarr.prefetch.cache import PrefetchedFile
+from h5zarr.prefetch.fetch import FIRST_BYTES
 from h5zarr.prefetch.fields import Fields
-from h5zarr.prefetch.object_header import BTREE_K, CACHE_IMAGE, FILE_SPACE_INFO, Message, read_object_header
+from h5zarr.prefetch.object_header import (
+    BTREE_K,
+    CACHE_IMAGE,
+    FILE_SPACE_INFO,
+    SHARED_MESSAGES,
+    Message,
+    read_object_header,
+)
 from h5zarr.prefetch.objects import follow_object
 from h5zarr.prefetch.ranges import BLOCK_BYTES, Span
+from h5zarr.prefetch.shared_messages import read_shared_table
 from h5zarr.prefetch.superblock import Superblock, read_superblock
-from h5zarr.prefetch.tasks import FORMAT_ERRORS, Crawl, FileFormat, Interest, Task, Views, attempt
+from h5zarr.prefetch.tasks import FORMAT_ERRORS, Crawl, FileFormat, Interest, Task, Views, attempt, together
 
-FIRST_BYTES = 256 * 1024
-"""What is fetched of the beginning of a file before anything is known of it (bytes)."""
-
-_WHOLE = 4
-"""Files of up to this many times that length are fetched whole."""
 _MOST_BYTES = 384 * 2**20
 _MOST_ROUNDS = 1000
 _LARGEST_PAGE_BYTES = 2 * 2**20
@@ -55,27 +59,18 @@ class Crawler:
         SourceError
             The file cannot be read.
         """
-        self._file.prefetch(self._first_spans())
+        beginning = Span(byte_offset=0, byte_length=min(self._first_bytes, self._file.byte_length))
+        self._file.prefetch([beginning])
         self._start(self._begin())
         limit = self._file.statistics.byte_length + _MOST_BYTES
         for _ in range(_MOST_ROUNDS):
             self._run_ready()
             wanted = [*self._crawl.hints, *(span for _, spans in self._waiting for span in spans)]
             self._crawl.hints.clear()
-            if not wanted or self._file.statistics.byte_length > limit:
+            if not wanted or self._file.is_whole or self._file.statistics.byte_length > limit:
                 return
             self._file.prefetch(wanted)
             self._resume()
-
-    def _first_spans(self) -> list[Span]:
-        """Return the beginning, and the last block: a small request, which tells the latency."""
-        byte_length = self._file.byte_length
-        if byte_length <= _WHOLE * self._first_bytes:
-            return [Span(byte_offset=0, byte_length=byte_length)]
-        return [
-            Span(byte_offset=0, byte_length=self._first_bytes),
-            Span(byte_offset=byte_length - 1, byte_length=1),
-        ]
 
     def _new_crawl(self, file_format: FileFormat) -> Crawl:
         return Crawl(file_format, self._interest, self._start)
@@ -84,7 +79,8 @@ class Crawler:
         self._ready.append((task, None))
 
     def _run_ready(self) -> None:
-        while self._ready:
+        """Run readers as far as they come, and no longer than there is something left to fetch."""
+        while self._ready and not (self._file.is_whole and self.superblock is not None):
             task, views = self._ready.popleft()
             self._advance(task, views)
 
@@ -124,7 +120,8 @@ class Crawler:
         self.superblock = superblock
         self._crawl = self._new_crawl(superblock.format)
         if superblock.extension_address is not None:
-            yield from self._read_extension(superblock.extension_address)
+            # What is wrong with it does not keep the rest from being read.
+            yield from together(self._read_extension(superblock.extension_address))
         self._start(follow_object(self._crawl, superblock.root_address, "/"))
 
     def _read_extension(self, address: int) -> Task:
@@ -132,6 +129,8 @@ class Crawler:
         messages = yield from read_object_header(self._crawl, address)
         for message in messages:
             attempt(self._learn, message)
+            if message.kind == SHARED_MESSAGES:
+                yield from read_shared_table(self._crawl, message.body)
 
     def _learn(self, message: Message) -> None:
         fields = Fields(message.body, self._crawl.format)
@@ -146,8 +145,8 @@ class Crawler:
     def _learn_node_sizes(self, fields: Fields) -> None:
         """Parse a B-tree 'K' values message (IV.A.2.t)."""
         chunk_k, internal_k, leaf_k = fields.uint(2), fields.uint(2), fields.uint(2)
-        known = replace(self._crawl.format, chunk_k=chunk_k, group_internal_k=internal_k, group_leaf_k=leaf_k)
-        self._crawl = self._new_crawl(known)
+        known = self._crawl.format
+        self._crawl.format = replace(known, chunk_k=chunk_k, group_internal_k=internal_k, group_leaf_k=leaf_k)
 
     def _learn_page_size(self, fields: Fields) -> None:
         """Parse a file space info message (IV.A.2.x): with paged aggregation, whole pages are fetched."""

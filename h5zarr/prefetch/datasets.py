@@ -36,11 +36,18 @@ _MOST_FILTERED_RATIO = 1000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Dataset:
+    """What the messages of a dataset tell."""
+
     element: ElementType
+    """Its datatype."""
     shape: tuple[int, ...]
+    """Its shape (elements)."""
     layout: Layout
+    """Where its data are."""
     pipeline: Pipeline
+    """Its filters."""
     budget: DataBudget
+    """How much of its data is read."""
 
     @property
     def stored_bytes(self) -> int:
@@ -92,8 +99,16 @@ def _dataset(crawl: Crawl, own: dict[int, Message], element: ElementType, layout
 
 
 def _shape(crawl: Crawl, body: memoryview) -> tuple[int, ...]:
-    """Return the extents of a dataspace (elements; HDF5 File Format Specification, IV.A.2.b)."""
-    fields = Fields(body, crawl.format)
+    """Return the extents of a dataspace (elements), each distinct one parsed once."""
+    encoded = bytes(body)
+    found = crawl.shapes.get(encoded)
+    if found is None:
+        found = crawl.shapes[encoded] = _parse_shape(Fields(body, crawl.format))
+    return found
+
+
+def _parse_shape(fields: Fields) -> tuple[int, ...]:
+    """Parse a dataspace message (HDF5 File Format Specification, IV.A.2.b)."""
     version, rank = fields.uint(1), fields.uint(1)
     fields.skip(6 if version == 1 else 2)
     return tuple(fields.length() for _ in range(rank))

@@ -17,7 +17,10 @@ _MOST_BITS = 64
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Header:
+    """An array's header."""
+
     form: ElementForm
+    """How its elements tell of chunks."""
     index_bits: int
     """Bits of the number of an element."""
     index_block_elements: int
@@ -29,6 +32,7 @@ class _Header:
     page_elements: int
     """Elements in a page; data blocks with more are in pages."""
     index_block_address: int
+    """Address of the index block."""
 
     @property
     def direct_super_blocks(self) -> int:
@@ -56,15 +60,22 @@ class _Header:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _DataBlock:
+    """A data block, not read yet."""
+
     address: int
+    """Its address."""
     super_block: int
+    """Number of the super block that it belongs to."""
     pages: tuple[int, ...] = ()
     """Numbers of the pages that have been written."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Piece:
+    """A part of the array that is stored in a row."""
+
     span: Span
+    """Where it is in the file."""
     start: int
     """Where the elements begin in it (bytes)."""
 
@@ -93,16 +104,25 @@ def read_extensible_array(
     fields.expect(b"EAIB")
     fields.skip(2 + crawl.format.offset_width)
     elements = fields.take(header.index_block_elements * header.form.byte_length)
-    blocks = list(_direct_blocks(crawl, header, fields))
-    blocks += yield from _read_super_blocks(crawl, header, fields)
-    pieces = [piece for block in blocks for piece in _pieces(crawl, header, block)]
+    pieces = yield from _find_pieces(crawl, header, fields)
     if not with_chunks:
         crawl.hints.extend(piece.span for piece in pieces)
         return []
-    views = (yield tuple(piece.span for piece in pieces)) if pieces else ()
-    contents = [view[piece.start : -_CHECKSUM] for piece, view in zip(pieces, views, strict=True)]
-    contents.append(elements)
+    contents = [elements, *(yield from _read_pieces(pieces))]
     return [chunk for content in contents for chunk in array_chunks(crawl, content, header.form)]
+
+
+def _find_pieces(crawl: Crawl, header: _Header, fields: Fields) -> Reading[list[_Piece]]:
+    """Return where the elements are of all blocks that the rest of the index block leads to."""
+    blocks = list(_direct_blocks(crawl, header, fields))
+    blocks += yield from _read_super_blocks(crawl, header, fields)
+    return [piece for block in blocks for piece in _pieces(crawl, header, block)]
+
+
+def _read_pieces(pieces: list[_Piece]) -> Reading[list[memoryview]]:
+    """Read the elements of pieces, without checksums."""
+    views = (yield tuple(piece.span for piece in pieces)) if pieces else ()
+    return [view[piece.start : -_CHECKSUM] for piece, view in zip(pieces, views, strict=True)]
 
 
 def _header_bytes(crawl: Crawl) -> int:

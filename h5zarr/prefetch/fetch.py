@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from fsspec import AbstractFileSystem
 
 from h5zarr.errors import SourceError, SourceNotFoundError
-from h5zarr.prefetch.ranges import BLOCK_BYTES, LinkSpeed, Span
+from h5zarr.prefetch.ranges import LinkSpeed, Span
 from h5zarr.prefetch.redact import describe, redact
 from h5zarr.prefetch.transports import (
     Outcome,
@@ -21,11 +22,18 @@ from h5zarr.prefetch.transports import (
 )
 
 RETRY_SECONDS = 0.1
+FIRST_BYTES = 256 * 1024
+"""What is fetched of the beginning of a file before anything is known of it (bytes)."""
+
 _ATTEMPTS = 7
 _FEWEST_CONNECTIONS = 8
 _SHARED_BY_CONNECTIONS = 4
 """How many times one connection's bandwidth several are taken to bring together."""
+_UNKNOWN_BANDWIDTH = 25e6
+"""What one connection is taken to bring until one has been seen (bytes per second)."""
 _SLOWEST_BANDWIDTH = 1e4
+_FEWEST_BYTES_TO_MEASURE = 64 * 1024
+_SHORTEST_SECONDS_TO_MEASURE = 0.0005
 _TRANSIENT = (TransientError, ConnectionError, TimeoutError, EOFError)
 _TRANSIENT_STATUS = (408, 429, 500, 502, 503, 504)
 
@@ -68,15 +76,51 @@ class Fetcher:
         self._retry_seconds = retry_seconds
         self._latency = float("inf")
         self._bandwidth = 0.0
+        self._begun: Future[Outcome] | None = None
 
     @property
     def speed(self) -> LinkSpeed:
         """What has been seen of the link."""
+        bandwidth = max(self._bandwidth or _UNKNOWN_BANDWIDTH, _SLOWEST_BANDWIDTH)
         return LinkSpeed(
             latency=min(self._latency, 1.0),
-            bandwidth=max(self._bandwidth * _SHARED_BY_CONNECTIONS, _SLOWEST_BANDWIDTH),
+            bandwidth=bandwidth * _SHARED_BY_CONNECTIONS,
             connections=self._transport.connections,
         )
+
+    @property
+    def entity_tag(self) -> str | None:
+        """The entity tag that every answer had; None where one had none, or a weak one."""
+        return self._transport.entity_tag
+
+    def begin(self) -> None:
+        """Start to fetch the beginning of the file, while the caller asks for its length and entity tag."""
+        self._begun = self._transport.begin(FIRST_BYTES)
+
+    def beginning(self, byte_length: int, entity_tag: str | None) -> bytes:
+        """Return the beginning, if it was begun to be fetched, and came from the very file.
+
+        What went wrong with it is told when it is fetched again.
+
+        Parameters
+        ----------
+        byte_length
+            Length of the file (bytes).
+        entity_tag
+            Entity tag of the file, without quotes.
+        """
+        begun, self._begun = self._begun, None
+        if begun is None:
+            return b""
+        self.requests += 1
+        self.round_trips += 1
+        if begun.exception() is not None or entity_tag is None or entity_tag != self.entity_tag:
+            return b""
+        content = begun.result().content
+        if isinstance(content, BaseException) or len(content) != min(FIRST_BYTES, byte_length):
+            return b""
+        self._note(begun.result(), len(content))
+        return content
 
     def fetch(self, spans: Sequence[Span]) -> list[bytes]:
         """Return the bytes of each span, fetched together.
@@ -112,15 +156,18 @@ class Fetcher:
                 failure = self._judge_length(content, span)
             else:
                 contents[span] = content
-                self._note(span, outcome)
+                self._note(outcome, span.byte_length)
         return failure
 
-    def _note(self, span: Span, outcome: Outcome) -> None:
-        self.byte_length += span.byte_length
-        self._latency = min(self._latency, outcome.seconds)
-        if span.byte_length > BLOCK_BYTES:
-            seconds = max(outcome.seconds - self._latency, 0.0005)
-            self._bandwidth = max(self._bandwidth, span.byte_length / seconds)
+    def _note(self, outcome: Outcome, byte_length: int) -> None:
+        """Count what came, and learn from it how fast the link is."""
+        self.byte_length += byte_length
+        waited = outcome.waiting_seconds
+        transfer = outcome.seconds - (self._latency if waited is None else waited)
+        self._latency = min(self._latency, outcome.seconds if waited is None else waited)
+        if byte_length >= _FEWEST_BYTES_TO_MEASURE and transfer > 0:
+            seconds = max(transfer, _SHORTEST_SECONDS_TO_MEASURE)
+            self._bandwidth = max(self._bandwidth, byte_length / seconds)
 
     def _judge(self, error: BaseException) -> BaseException:
         """Return the error if another attempt may mend it.

@@ -16,10 +16,16 @@ _FILTERED = 1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Header:
+    """An array's header."""
+
     form: ElementForm
+    """How its elements tell of chunks."""
     page_elements: int
+    """Elements in a page; data blocks with more are in pages."""
     element_count: int
+    """Number of all elements."""
     block_address: int
+    """Address of the data block."""
 
     @property
     def page_count(self) -> int:

@@ -8,44 +8,16 @@ from dataclasses import dataclass
 
 from h5zarr.prefetch import btree_v2
 from h5zarr.prefetch.fields import Fields
+from h5zarr.prefetch.filters import unfilter
+from h5zarr.prefetch.heap_header import Header, read_header
 from h5zarr.prefetch.ranges import Span
-from h5zarr.prefetch.tasks import Crawl, FormatError, Reading, read_span, read_spans
+from h5zarr.prefetch.tasks import Crawl, FormatError, Reading, read_spans
 
 _FREE_SPACE_HEADER_BYTES = 128
-_MOST_ROWS = 1024
-_MOST_WIDTH = 1024
+_CHECKSUM = 4
+_MASK_BYTES = 4
 _MANAGED = 0
 _HUGE = 1
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Header:
-    """A heap's header."""
-
-    id_bytes: int
-    """Length of the identifiers of its objects (bytes)."""
-    huge_address: int
-    """Address of the version 2 B-tree of huge objects."""
-    free_space_address: int
-    """Address of the free-space manager's header."""
-    width: int
-    """Blocks in a row of the doubling table."""
-    start_bytes: int
-    """Length of the blocks of the first row (bytes)."""
-    largest_direct_bytes: int
-    """Length of the largest direct blocks (bytes)."""
-    offset_width: int
-    """Width of an offset into the heap (bytes)."""
-    length_width: int
-    """Width of the length of a managed object (bytes)."""
-    root_address: int
-    """Address of the root block."""
-    root_rows: int
-    """Rows of the root, an indirect block; 0 where the root is a direct block."""
-
-    def row_bytes(self, row: int) -> int:
-        """Return the length of the blocks in a row (bytes): each but the first two rows doubles it."""
-        return self.start_bytes << max(row - 1, 0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,8 +30,12 @@ class _Block:
     """Its address in the file."""
     byte_length: int
     """Its length in the heap (bytes)."""
-    rows: int
+    stored_bytes: int
+    """Its length in the file (bytes)."""
+    rows: int = 0
     """Rows of an indirect block; 0: a direct block."""
+    filter_mask: int = 0
+    """Bit i set: filter i was skipped."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,79 +75,12 @@ class Heap:
         return self.huge.get(int.from_bytes(identifier[1:], "little"))
 
 
-def header_bytes(crawl: Crawl) -> int:
-    """Return the length of the header of a heap without filters (bytes)."""
-    return 26 + 12 * crawl.format.length_width + 3 * crawl.format.offset_width
-
-
-def parse_header(crawl: Crawl, view: memoryview) -> Header:
-    """Parse a heap's header (HDF5 File Format Specification, III.G "Fractal Heap").
-
-    Raises
-    ------
-    FormatError
-        It is none, or its blocks pass through filters.
-    """
-    fields = Fields(view, crawl.format)
-    fields.expect(b"FRHP")
-    fields.skip(1)
-    id_bytes, filter_bytes = fields.uint(2), fields.uint(2)
-    if filter_bytes:
-        raise FormatError("a filtered heap")
-    fields.skip(1)
-    largest_managed = fields.uint(4)
-    fields.length()
-    huge_address = fields.address()
-    fields.length()
-    free_space_address = fields.address()
-    fields.skip(8 * crawl.format.length_width)
-    width, start_bytes, largest_direct = fields.uint(2), fields.length(), fields.length()
-    heap_bits = fields.uint(2)
-    fields.skip(2)
-    return _checked(
-        Header(
-            id_bytes=id_bytes,
-            huge_address=huge_address,
-            free_space_address=free_space_address,
-            width=width,
-            start_bytes=start_bytes,
-            largest_direct_bytes=largest_direct,
-            offset_width=(heap_bits + 7) // 8,
-            length_width=_width(min(largest_direct, largest_managed)),
-            root_address=fields.address(),
-            root_rows=fields.uint(2),
-        )
-    )
-
-
-def _checked(header: Header) -> Header:
-    powers = (header.width, header.start_bytes, header.largest_direct_bytes)
-    if any(value <= 0 or value & (value - 1) for value in powers):
-        raise FormatError("absurd fractal heap")
-    if header.root_rows > _MOST_ROWS or header.width > _MOST_WIDTH:
-        raise FormatError("absurd fractal heap")
-    return header
-
-
-def _width(most: int) -> int:
-    return max((most.bit_length() + 7) // 8, 1)
-
-
 def read_heap(crawl: Crawl, address: int) -> Reading[Heap]:
-    """Read all blocks of a heap, level by level (III.G)."""
-    view = yield from read_span(crawl.span(address, header_bytes(crawl)))
-    header = parse_header(crawl, view)
+    """Read all blocks of a heap, level by level (HDF5 File Format Specification, III.G)."""
+    header = yield from read_header(crawl, address)
     # libhdf5 opens it when it iterates over links.
     crawl.hint(header.free_space_address, _FREE_SPACE_HEADER_BYTES)
-    found: dict[int, memoryview] = {}
-    pending = _root(crawl, header)
-    while pending:
-        views = yield from read_spans(
-            [crawl.span(block.address, _stored_bytes(crawl, header, block)) for block in pending]
-        )
-        read = dict(zip(pending, views, strict=True))
-        found |= {block.heap_offset: view for block, view in read.items() if not block.rows}
-        pending = list(_below(crawl, header, read))
+    found = yield from _read_blocks(crawl, header)
     huge = yield from _read_huge(crawl, header)
     heap_offsets = sorted(found)
     return Heap(
@@ -179,15 +88,39 @@ def read_heap(crawl: Crawl, address: int) -> Reading[Heap]:
     )
 
 
+# Blocks ----------------------------------------------------------------------------------
+
+
+def _read_blocks(crawl: Crawl, header: Header) -> Reading[dict[int, memoryview]]:
+    """Return the direct blocks by where they begin in the heap (bytes), without filters."""
+    found: dict[int, memoryview] = {}
+    pending = _root(crawl, header)
+    while pending:
+        views = yield from read_spans([crawl.span(block.address, block.stored_bytes) for block in pending])
+        read = dict(zip(pending, views, strict=True))
+        for block, view in read.items():
+            if not block.rows:
+                found[block.heap_offset] = unfilter(
+                    view, header.pipeline, block.filter_mask, block.byte_length
+                )
+        pending = list(_below(crawl, header, read))
+    return found
+
+
 def _root(crawl: Crawl, header: Header) -> list[_Block]:
     if not crawl.format.is_defined(header.root_address):
         return []
+    stored_bytes = header.root_stored_bytes if header.pipeline else header.start_bytes
+    if header.root_rows:
+        stored_bytes = _indirect_bytes(crawl, header, header.root_rows)
     return [
         _Block(
             heap_offset=0,
             address=header.root_address,
             byte_length=header.start_bytes,
+            stored_bytes=stored_bytes,
             rows=header.root_rows,
+            filter_mask=header.root_filter_mask,
         )
     ]
 
@@ -197,10 +130,13 @@ def _prefix_bytes(crawl: Crawl, header: Header) -> int:
     return 5 + crawl.format.offset_width + header.offset_width
 
 
-def _stored_bytes(crawl: Crawl, header: Header, block: _Block) -> int:
-    if not block.rows:
-        return block.byte_length
-    return _prefix_bytes(crawl, header) + block.rows * header.width * crawl.format.offset_width + 4
+def _indirect_bytes(crawl: Crawl, header: Header, rows: int) -> int:
+    """Return the length of an indirect block (bytes); with filters, entries of direct blocks are longer."""
+    entries = rows * header.width * crawl.format.offset_width
+    if header.pipeline:
+        direct_rows = sum(header.row_bytes(row) <= header.largest_direct_bytes for row in range(rows))
+        entries += direct_rows * header.width * (crawl.format.length_width + _MASK_BYTES)
+    return _prefix_bytes(crawl, header) + entries + _CHECKSUM
 
 
 def _below(crawl: Crawl, header: Header, read: dict[_Block, memoryview]) -> Iterator[_Block]:
@@ -220,12 +156,29 @@ def _children(crawl: Crawl, header: Header, block: _Block, view: memoryview) -> 
     heap_offset = block.heap_offset
     for row in range(block.rows):
         byte_length = header.row_bytes(row)
+        rows = _child_rows(header, block, byte_length)
         for _ in range(header.width):
-            address = fields.address()
-            if crawl.format.is_defined(address):
-                rows = _child_rows(header, block, byte_length)
-                yield _Block(heap_offset=heap_offset, address=address, byte_length=byte_length, rows=rows)
+            child = _parse_child(crawl, header, fields, heap_offset, byte_length, rows)
             heap_offset += byte_length
+            if crawl.format.is_defined(child.address):
+                yield child
+
+
+def _parse_child(
+    crawl: Crawl, header: Header, fields: Fields, heap_offset: int, byte_length: int, rows: int
+) -> _Block:
+    address = fields.address()
+    stored_bytes, filter_mask = _indirect_bytes(crawl, header, rows) if rows else byte_length, 0
+    if header.pipeline and not rows:
+        stored_bytes, filter_mask = fields.length(), fields.uint(_MASK_BYTES)
+    return _Block(
+        heap_offset=heap_offset,
+        address=address,
+        byte_length=byte_length,
+        stored_bytes=stored_bytes,
+        rows=rows,
+        filter_mask=filter_mask,
+    )
 
 
 def _child_rows(header: Header, block: _Block, byte_length: int) -> int:
@@ -236,6 +189,9 @@ def _child_rows(header: Header, block: _Block, byte_length: int) -> int:
     if not 0 < rows < block.rows:
         raise FormatError("absurd indirect block")
     return rows
+
+
+# Huge objects ----------------------------------------------------------------------------
 
 
 def _read_huge(crawl: Crawl, header: Header) -> Reading[dict[int, Span]]:

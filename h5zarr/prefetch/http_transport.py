@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
 from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any
 
 import aiohttp
 from fsspec import AbstractFileSystem
@@ -11,7 +15,7 @@ from fsspec import AbstractFileSystem
 from h5zarr.errors import SourceChangedError, SourceError, SourceNotFoundError
 from h5zarr.prefetch.ranges import Span
 from h5zarr.prefetch.redact import describe, redact
-from h5zarr.prefetch.transports import AsyncTransport, ThrottledError, TransientError
+from h5zarr.prefetch.transports import AsyncTransport, Outcome, ThrottledError, TransientError
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _THROTTLED = (429, 503)
@@ -24,24 +28,40 @@ class HTTPTransport(AsyncTransport):
         super().__init__(filesystem, path)
         self._name = redact(path)
         self._etag: str | None = None
+        self._all_have_etag = True
 
-    async def _read(self, span: Span) -> bytes:
-        options = dict(self._filesystem.kwargs)
-        options["headers"] = {
-            **options.get("headers", {}),
-            "Range": f"bytes={span.byte_offset}-{span.end - 1}",
-            "Accept-Encoding": "identity",
-        }
+    @property
+    def entity_tag(self) -> str | None:
+        """The entity tag that every answer had, without quotes; None where one had none or a weak one."""
+        is_strong = self._etag is not None and not self._etag.startswith("W/")
+        return self._etag.strip('"') if self._etag and is_strong and self._all_have_etag else None
+
+    def begin(self, byte_length: int) -> Future[Outcome]:
+        """Start to fetch the beginning of the file, of which the length is not known yet."""
+        beginning = self._ask(Span(byte_offset=0, byte_length=byte_length), may_be_short=True)
+        return asyncio.run_coroutine_threadsafe(beginning, self._filesystem.loop)
+
+    async def _read(self, span: Span) -> Outcome:
+        return await self._ask(span, may_be_short=False)
+
+    async def _ask(self, span: Span, *, may_be_short: bool) -> Outcome:
         session = await self._filesystem.set_session()
         url = self._filesystem.encode_url(self._path)
+        started = time.perf_counter()
         try:
-            async with session.get(url, **options) as response:
+            async with session.get(url, **self._options(span)) as response:
                 self._check_status(response.status, span)
-                self._check_headers(response.status, response.headers, span)
+                self._check_headers(response.status, response.headers, span, may_be_short)
+                waited = time.perf_counter() - started
                 content: bytes = await response.read()
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
             raise TransientError(describe(error)) from error
-        return content
+        return Outcome(content=content, seconds=time.perf_counter() - started, waiting_seconds=waited)
+
+    def _options(self, span: Span) -> dict[str, Any]:
+        options = dict(self._filesystem.kwargs)
+        asked = {"Range": f"bytes={span.byte_offset}-{span.end - 1}", "Accept-Encoding": "identity"}
+        return {**options, "headers": {**options.get("headers", {}), **asked}}
 
     def _check_status(self, status: int, span: Span) -> None:
         if status in _THROTTLED:
@@ -57,19 +77,27 @@ class HTTPTransport(AsyncTransport):
         if status not in (200, 206):
             raise SourceError(f"{self._name}: HTTP status {status}")
 
-    def _check_headers(self, status: int, headers: Mapping[str, str], span: Span) -> None:
+    def _check_headers(self, status: int, headers: Mapping[str, str], span: Span, may_be_short: bool) -> None:
         self._check_etag(headers.get("ETag"))
         if headers.get("Content-Encoding", "identity") != "identity":
             raise SourceError(f"{self._name}: the server compresses ranges, though asked not to")
         if status == 200:
-            if span.byte_offset or headers.get("Content-Length") != str(span.byte_length):
-                raise no_range_support(self._name)
+            self._check_whole(headers.get("Content-Length", ""), span, may_be_short)
         else:
-            self._check_content_range(headers.get("Content-Range", ""), span)
+            self._check_content_range(headers.get("Content-Range", ""), span, may_be_short)
 
-    def _check_content_range(self, content_range: str, span: Span) -> None:
+    def _check_whole(self, content_length: str, span: Span, may_be_short: bool) -> None:
+        """Refuse an answer with the whole file, unless that is what was asked for."""
+        fits = content_length.isdecimal() and int(content_length) <= span.byte_length
+        if span.byte_offset or not fits or not (may_be_short or int(content_length) == span.byte_length):
+            raise no_range_support(self._name)
+
+    def _check_content_range(self, content_range: str, span: Span, may_be_short: bool) -> None:
         matched = _CONTENT_RANGE.fullmatch(content_range.strip())
-        if matched is None or (int(matched[1]), int(matched[2])) != (span.byte_offset, span.end - 1):
+        end = span.end
+        if matched is not None and may_be_short and matched[3] != "*":
+            end = min(end, int(matched[3]))
+        if matched is None or (int(matched[1]), int(matched[2])) != (span.byte_offset, end - 1):
             raise SourceError(
                 f"{self._name}: asked for bytes {span.byte_offset}-{span.end - 1}, the server answers with"
                 f" Content-Range {content_range or 'missing'}; download the file instead"
@@ -79,6 +107,7 @@ class HTTPTransport(AsyncTransport):
         if self._etag is not None and etag is not None and etag != self._etag:
             raise SourceChangedError(f"{self._name}: changed while it was read; try again")
         self._etag = self._etag or etag
+        self._all_have_etag = self._all_have_etag and etag is not None
 
 
 def no_range_support(name: str) -> SourceError:

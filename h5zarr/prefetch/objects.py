@@ -29,6 +29,7 @@ from h5zarr.prefetch.object_header import (
 )
 from h5zarr.prefetch.old_group import LOCAL_HEAP_BYTES, Link, read_symbol_table
 from h5zarr.prefetch.ranges import Span
+from h5zarr.prefetch.shared_messages import with_shared
 from h5zarr.prefetch.tasks import FORMAT_ERRORS, Crawl, FormatError, Task
 
 _INDEX_HEADER_BYTES = 256
@@ -51,6 +52,7 @@ def follow_object(crawl: Crawl, address: int, path: str) -> Task:
     if not crawl.claim("object", address, reads):
         return
     messages = yield from read_object_header(crawl, address, lambda message: _hints(crawl, message))
+    messages = yield from with_shared(crawl, messages)
     is_dataset = any(message.kind == LAYOUT for message in messages)
     if not is_dataset:
         _follow_links(crawl, messages, path)

@@ -106,6 +106,12 @@ class Crawl:
         """What to fetch along with the next round, though no reader waits for it."""
         self.datatypes: dict[bytes, Any] = {}
         """Datatypes by their message: few distinct ones describe most objects."""
+        self.shapes: dict[bytes, tuple[int, ...]] = {}
+        """Extents of dataspaces by their message (elements), for the same reason."""
+        self.shared_heaps: dict[int, int] = {}
+        """Addresses of the heaps of shared messages, by the type of message."""
+        self.heaps: dict[int, Any] = {}
+        """Those heaps by their address, once they have been read."""
         self._start = start
         self._claimed: set[Hashable] = set()
         self._structures = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -34,6 +34,8 @@ class Outcome:
     """The bytes, or why there are none."""
     seconds: float
     """How long it took, without waiting for its turn (seconds)."""
+    waiting_seconds: float | None = None
+    """What of it passed before the answer began (seconds); None where the transport cannot tell."""
 
 
 class Transport(Protocol):
@@ -41,6 +43,24 @@ class Transport(Protocol):
 
     connections: int
     """Most requests under way at a time."""
+
+    @property
+    def entity_tag(self) -> str | None:
+        """The entity tag that every answer had (RFC 9110, section 8.8.3); None where it cannot be told."""
+
+    def begin(self, byte_length: int) -> Future[Outcome] | None:
+        """Start to fetch the beginning of the file, of which the length is not known yet.
+
+        Parameters
+        ----------
+        byte_length
+            How much to fetch (bytes); all if the file has less.
+
+        Returns
+        -------
+        Future or None
+            None where nothing tells which version of the file the answer is of.
+        """
 
     def fetch(self, spans: Sequence[Span]) -> list[Outcome]:
         """Return what came of each span, in their order; failed requests do not stop others."""
@@ -54,6 +74,15 @@ class AsyncTransport:
         self._filesystem = filesystem
         self._path = path
 
+    @property
+    def entity_tag(self) -> str | None:
+        """None: fsspec passes on the bytes only."""
+        return None
+
+    def begin(self, byte_length: int) -> Future[Outcome] | None:
+        """Return None: see `entity_tag`."""
+        return None
+
     def fetch(self, spans: Sequence[Span]) -> list[Outcome]:
         """Return what came of each span, in their order; failed requests do not stop others."""
         outcomes: list[Outcome] = sync(self._filesystem.loop, self._gather, spans)
@@ -61,24 +90,24 @@ class AsyncTransport:
 
     async def _gather(self, spans: Sequence[Span]) -> list[Outcome]:
         turns = asyncio.Semaphore(self.connections)
-        seconds = [0.0] * len(spans)
+        tasks = []
+        for span in spans:
+            await turns.acquire()
+            tasks.append(asyncio.create_task(self._read(span)))
+            tasks[-1].add_done_callback(lambda _task: turns.release())
+            # Takes in what has come: a connection that is free again costs less than one more.
+            await asyncio.sleep(0)
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        return [_outcome(outcome) for outcome in outcomes]
 
-        async def take_turn(number: int) -> bytes:
-            async with turns:
-                started = time.perf_counter()
-                content = await self._read(spans[number])
-                seconds[number] = time.perf_counter() - started
-                return content
+    async def _read(self, span: Span) -> Outcome:
+        started = time.perf_counter()
+        content = await self._filesystem._cat_file(self._path, start=span.byte_offset, end=span.end)
+        return Outcome(content=content, seconds=time.perf_counter() - started)
 
-        contents = await asyncio.gather(*map(take_turn, range(len(spans))), return_exceptions=True)
-        return [
-            Outcome(content=content, seconds=duration)
-            for content, duration in zip(contents, seconds, strict=True)
-        ]
 
-    async def _read(self, span: Span) -> bytes:
-        content: bytes = await self._filesystem._cat_file(self._path, start=span.byte_offset, end=span.end)
-        return content
+def _outcome(outcome: Outcome | BaseException) -> Outcome:
+    return Outcome(content=outcome, seconds=0.0) if isinstance(outcome, BaseException) else outcome
 
 
 class ThreadTransport:
@@ -88,6 +117,15 @@ class ThreadTransport:
         self.connections = THREAD_CONNECTIONS
         self._filesystem = filesystem
         self._path = path
+
+    @property
+    def entity_tag(self) -> str | None:
+        """None: fsspec passes on the bytes only."""
+        return None
+
+    def begin(self, byte_length: int) -> Future[Outcome] | None:
+        """Return None: see `entity_tag`."""
+        return None
 
     def fetch(self, spans: Sequence[Span]) -> list[Outcome]:
         """Return what came of each span, in their order; failed requests do not stop others."""

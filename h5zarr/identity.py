@@ -1,0 +1,226 @@
+"""What tells a file from a later version of it, and whether it is still that one."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from fsspec import AbstractFileSystem
+
+from h5zarr.errors import (
+    H5zarrError,
+    NotHDF5Error,
+    SourceChangedError,
+    SourceError,
+    SourceNotFoundError,
+)
+from h5zarr.model import SourceIdentity
+from h5zarr.prefetch import one_line, redact
+
+_SECONDS_BEFORE_ATTEMPTS = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+_TRANSIENT_STATUS = (408, 429, 500, 502, 503, 504)
+_BROKEN = (errno.ECONNABORTED, errno.ECONNRESET, errno.EPIPE, errno.ETIMEDOUT)
+_GONE = (404, 410)
+_TIME_KEYS = ("mtime", "LastModified", "last_modified", "updated", "Last-Modified")
+
+
+def remote_identity(filesystem: AbstractFileSystem, path: str, url: str) -> SourceIdentity:
+    """Ask a filesystem for a file's length, time and entity tag, past what it has cached of them.
+
+    Parameters
+    ----------
+    filesystem
+        Any fsspec filesystem.
+    path
+        The file, as the filesystem names it.
+    url
+        The file's URL.
+
+    Raises
+    ------
+    SourceError
+        There is no such file, or it cannot be asked.
+    """
+    with source_errors(url):
+        info = _fresh_info(filesystem, path)
+    if info.get("type") == "directory":
+        raise NotHDF5Error(f"{redact(url)}: is a folder, not an HDF5 file; name one file")
+    return SourceIdentity(
+        url=url, byte_length=info.get("size"), modified=_modified(info), etag=_entity_tag(info)
+    )
+
+
+def local_identity(status: os.stat_result, url: str) -> SourceIdentity:
+    """Return the identity of a file on this machine."""
+    return SourceIdentity(url=url, byte_length=status.st_size, modified=status.st_mtime)
+
+
+def difference(before: SourceIdentity, after: SourceIdentity) -> str | None:
+    """Return what tells that a file is another one, in words; None where nothing does.
+
+    A time counts only where there are no entity tags: the same content may have been put there again.
+    """
+    names = {"byte_length": "length in bytes", "modified": "time of modification", "etag": "ETag"}
+    if before.etag is not None and after.etag is not None:
+        del names["modified"]
+    for field, words in names.items():
+        old, new = getattr(before, field), getattr(after, field)
+        if old is not None and new is not None and old != new:
+            return f"its {words} was {old} and is {new}"
+    return None
+
+
+@contextlib.contextmanager
+def unchanged(name: str, find_difference: Callable[[], str | None]) -> Iterator[None]:
+    """Look at the end whether a file is still the one that was opened.
+
+    Parameters
+    ----------
+    name
+        The file, for messages.
+    find_difference
+        Returns what tells that it is another one, or None.
+
+    Raises
+    ------
+    SourceChangedError
+        It is another one; a file that changes under libhdf5 may also look damaged.
+    SourceError
+        It cannot be asked.
+    """
+    try:
+        yield
+    except SourceChangedError:
+        raise
+    except H5zarrError as error:
+        found = None
+        with contextlib.suppress(SourceError):
+            found = find_difference()
+        if found is not None:
+            raise _changed(name, found) from error
+        raise
+    found = find_difference()
+    if found is not None:
+        raise _changed(name, found)
+
+
+def still_there(ask: Callable[[], SourceIdentity], before: SourceIdentity) -> Callable[[], str | None]:
+    """Return a function that asks for the identity once more and tells what became another one."""
+
+    def find_difference() -> str | None:
+        try:
+            return difference(before, ask())
+        except SourceNotFoundError:
+            return "it is gone"
+
+    return find_difference
+
+
+def _changed(name: str, found: str) -> SourceChangedError:
+    return SourceChangedError(
+        f"{name}: changed while it was read: {found}; wait until nothing writes to it, then try again"
+    )
+
+
+@contextlib.contextmanager
+def source_errors(url: str) -> Iterator[None]:
+    """Raise what filesystems raise, each the errors of its own client library, as one.
+
+    Raises
+    ------
+    SourceError
+        In one line, without credentials.
+    """
+    name = redact(url)
+    try:
+        yield
+    except SourceError:
+        raise
+    except FileNotFoundError as error:
+        if _is_refusal(error.__cause__):
+            raise SourceError(f"{name}: cannot be read: {one_line(error.__cause__)}") from error
+        raise SourceNotFoundError(f"{name}: no such file; check the URL") from error
+    # Filesystems let their client libraries' own classes through (aiohttp, botocore), which need not
+    # be installed here to be named; nothing is swallowed.
+    except Exception as error:
+        raise SourceError(f"{name}: cannot be read: {one_line(error) or type(error).__name__}") from error
+
+
+def _is_refusal(cause: BaseException | None) -> bool:
+    """Return whether a file was not found because it was not given: fsspec tells both in one way for HTTP."""
+    status = getattr(cause, "status", None)
+    if isinstance(status, int):
+        return status not in _GONE
+    return _is_transient(cause) or (isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError))
+
+
+# Asking ----------------------------------------------------------------------------------
+
+
+def _fresh_info(filesystem: AbstractFileSystem, path: str) -> Mapping[str, Any]:
+    """Return what a filesystem tells of a file now, after further attempts where the server is busy."""
+    for seconds in _SECONDS_BEFORE_ATTEMPTS:
+        time.sleep(seconds)
+        # s3fs, gcsfs and adlfs answer from the listing of the folder, where they have one.
+        filesystem.invalidate_cache(path)
+        try:
+            info: Mapping[str, Any] = filesystem.info(path)
+        # As of `source_errors`; what another attempt cannot mend is raised.
+        except Exception as error:
+            failure = error
+            if not _is_transient(error):
+                raise
+        else:
+            return info
+    raise failure
+
+
+def _is_transient(error: BaseException | None) -> bool:
+    """Return whether another attempt may mend a failure."""
+    if isinstance(error, FileNotFoundError):
+        error = error.__cause__
+    status = getattr(error, "status", None)
+    if isinstance(status, int):
+        return status in _TRANSIENT_STATUS
+    if isinstance(error, OSError):
+        return isinstance(error, TimeoutError) or error.errno in _BROKEN
+    # A connection that ends before the answer is none of Python's own errors in aiohttp.
+    return type(error).__name__ in ("ServerDisconnectedError", "ClientPayloadError")
+
+
+def _entity_tag(info: Mapping[str, Any]) -> str | None:
+    """Return the entity tag without quotes, and without what tells a weak one (RFC 9110, section 8.8.3).
+
+    Servers give the same file a weak tag at first, and a strong one when it is a second old.
+    """
+    etag = info.get("ETag") or info.get("etag")
+    return etag.removeprefix("W/").strip('"') if isinstance(etag, str) else None
+
+
+def _modified(info: Mapping[str, Any]) -> float | None:
+    """Return the time of modification from whatever key the filesystem uses."""
+    for key in _TIME_KEYS:
+        value = info.get(key)
+        if isinstance(value, str):
+            value = _parsed_time(value)
+        if isinstance(value, datetime):
+            return value.timestamp()
+        if isinstance(value, (int, float)):
+            return float(value)
+    return None
+
+
+def _parsed_time(text: str) -> datetime | None:
+    """Return a time as JSON (RFC 3339) or HTTP (RFC 9110) have it."""
+    for parse in (datetime.fromisoformat, parsedate_to_datetime):
+        try:
+            return parse(text)
+        except ValueError:
+            continue
+    return None
