@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from inspect import signature
+from typing import Any, Unpack
 
-from h5zarr.errors import OutputError, Problem
+from h5zarr.errors import OutputError, Problem, ReferencesError
 from h5zarr.model import JSON, Hierarchy
-from h5zarr.output import write_whole
-from h5zarr.references import kerchunk_json
+from h5zarr.references import formats, kerchunk_json
+from h5zarr.references.formats import WriteOptions
+from h5zarr.references.keys import ZarrFormat
 from h5zarr.scanner import INLINE_LIMIT_BYTES, INLINE_THRESHOLD_BYTES, Progress, scan
 from h5zarr.source import Source, local_path
 from h5zarr.translator import Links, translate
@@ -19,10 +21,12 @@ from h5zarr.translator import Links, translate
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Conversion:
-    """What `convert` made of one file."""
+    """What `convert` made of a file, or `combine` of several."""
 
     hierarchy: Hierarchy
     """The Zarr hierarchy of references."""
+    zarr_format: ZarrFormat = "3"
+    """Which versions of Zarr's metadata `references` and `blocks` have."""
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -31,21 +35,47 @@ class Conversion:
 
     def references(self) -> dict[str, JSON]:
         """Return the references as ``{"version": 1, "refs": {…}, "h5zarr": {…}}``."""
-        return kerchunk_json.references(self.hierarchy, version=version("h5zarr"))
+        return kerchunk_json.references(
+            self.hierarchy, version=version("h5zarr"), zarr_format=self.zarr_format
+        )
 
     def blocks(self) -> Iterator[bytes]:
         """Yield the references as blocks of JSON text."""
-        return kerchunk_json.render(self.hierarchy, version=version("h5zarr"))
+        return kerchunk_json.render(self.hierarchy, version=version("h5zarr"), zarr_format=self.zarr_format)
 
-    def write(self, out: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | None = None) -> None:
+    def write(
+        self,
+        out: str | os.PathLike[str],
+        *,
+        storage_options: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
+        **writing: Unpack[WriteOptions],
+    ) -> None:
         """Write the references to a path or fsspec URL, whole or not at all.
+
+        Parameters
+        ----------
+        out
+            Where to write.
+        storage_options
+            Options of the fsspec filesystem of the HDF5 file, of which a Zarr store gets a copy.
+        progress
+            Called with the bytes copied and their total, of a Zarr store.
+        **writing
+            As of `h5zarr.references.formats.WriteOptions`.
 
         Raises
         ------
         OutputError
             It cannot be written.
         """
-        write_whole(out, self.blocks(), storage_options=storage_options)
+        formats.write(
+            self.hierarchy,
+            formats.target(out, writing),
+            version=version("h5zarr"),
+            source_options=storage_options,
+            progress=progress,
+        )
 
 
 def convert(
@@ -65,15 +95,18 @@ def convert(
     links: Links = "arrays",
     phony_dimensions: bool = True,
     progress: Progress | None = None,
+    **writing: Unpack[WriteOptions],
 ) -> Conversion:
     """Make an HDF5 file readable as Zarr v3 through references to its chunks.
 
     Parameters
     ----------
     source
-        Path, fsspec URL, open binary file, or open `h5py.File`.
+        Path, fsspec URL, open binary file, or open `h5py.File`; or path or URL of references, whose
+        suffix tells their format, to be written in another one.
     out
-        Path or fsspec URL of the JSON to write; None writes nothing.
+        Path or fsspec URL to write, whose suffix tells the format: JSON, ``.parq``, ``.icechunk``, or
+        ``.zarr`` for a copy of the chunks; None writes nothing.
     storage_options
         Options of the fsspec filesystem of ``source``.
     public_url, group, include, exclude, inline_threshold, inline_limit, follow_external, isolate,
@@ -81,6 +114,8 @@ def convert(
         As of `h5zarr.scan`.
     links, phony_dimensions
         As of `h5zarr.translate`.
+    **writing
+        How to write ``out``, as of `h5zarr.references.formats.WriteOptions`.
 
     Returns
     -------
@@ -93,30 +128,54 @@ def convert(
         The file cannot be read; the subclass tells why.
     GroupNotFoundError
         ``group`` is not in the file.
+    ReferencesError
+        ``source`` are references that cannot be loaded, or an option is given that chooses what is
+        scanned of an HDF5 file.
     OutputError
         ``out`` cannot be written.
     """
     if out is not None:
         _refuse_overwriting(source, out)
-    scanned = scan(
-        source,
-        storage_options=storage_options,
-        public_url=public_url,
-        group=group,
-        include=include,
-        exclude=exclude,
-        inline_threshold=inline_threshold,
-        inline_limit=inline_limit,
-        follow_external=follow_external,
-        isolate=isolate,
-        timeout=timeout,
-        progress=progress,
+        formats.target(out, writing)  # what cannot be written is said before the scan
+    scanning: dict[str, Any] = {
+        "public_url": public_url,
+        "group": group,
+        "include": tuple(include),
+        "exclude": tuple(exclude),
+        "inline_threshold": inline_threshold,
+        "inline_limit": inline_limit,
+        "follow_external": follow_external,
+        "isolate": isolate,
+        "timeout": timeout,
+    }
+    translating: dict[str, Any] = {"links": links, "phony_dimensions": phony_dimensions}
+    if isinstance(source, str | os.PathLike) and formats.format_of(source) is not None:
+        refuse_options(source, scan, scanning)
+        refuse_options(source, translate, translating)
+        hierarchy = formats.load(source, storage_options=storage_options)
+    else:
+        scanned = scan(source, storage_options=storage_options, progress=progress, **scanning)
+        hierarchy = translate(scanned, **translating)
+    to = formats.target("" if out is None else out, writing)
+    conversion = Conversion(
+        hierarchy=formats.expressible(hierarchy, to), zarr_format=writing.get("zarr_format", "3")
     )
-    hierarchy = translate(scanned, links=links, phony_dimensions=phony_dimensions)
-    conversion = Conversion(hierarchy=hierarchy)
     if out is not None:
-        conversion.write(out)
+        conversion.write(out, storage_options=storage_options, progress=progress, **writing)
     return conversion
+
+
+def refuse_options(
+    source: str | os.PathLike[str], function: Callable[..., Any], given: Mapping[str, Any]
+) -> None:
+    """Refuse what has no meaning for references that exist already."""
+    defaults = signature(function).parameters
+    names = [name for name, value in given.items() if value != defaults[name].default]
+    if names:
+        raise ReferencesError(
+            f"{os.fspath(source)}: are references already; {', '.join(names)} can be chosen only where"
+            " the HDF5 file is scanned"
+        )
 
 
 def _refuse_overwriting(source: Source, out: str | os.PathLike[str]) -> None:

@@ -207,8 +207,8 @@ NO_MANIFESTS: list[tuple[Any, str]] = [
     ({"refs": {"zarr.json": "{"}}, "not a manifest"),
     ({"refs": {"zarr.json": "{}"}}, "not a manifest"),
     ({"refs": {"zarr.json": 5}}, "not a manifest"),
-    ({"refs": {"zarr.json": GROUP}, "h5zarr": {"source": 5}}, "not a manifest"),
-    ({"refs": {"zarr.json": GROUP}, "h5zarr": 5}, "not a manifest"),
+    ({"refs": {"zarr.json": GROUP}, "h5zarr": {"source": 5}}, "provenance"),
+    ({"refs": {"zarr.json": GROUP}, "h5zarr": 5}, "provenance"),
 ]
 
 

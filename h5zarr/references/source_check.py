@@ -1,0 +1,93 @@
+"""Whether the files that references point into are still those that were scanned."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from fsspec.core import split_protocol
+
+from h5zarr.errors import SourceChangedError
+from h5zarr.identity import difference, still_there, unchanged
+from h5zarr.model import Hierarchy, SourceIdentity
+from h5zarr.prefetch import redact
+from h5zarr.references.stored_bytes import LOCAL, cut_off
+from h5zarr.source import identify
+
+_ASKED_AT_ONCE = 16
+
+
+def known_sources(hierarchy: Hierarchy) -> dict[str, SourceIdentity]:
+    """Return the files of which a hierarchy tells, by URL."""
+    told = [part.source for part in hierarchy.parts]
+    if hierarchy.source is not None:
+        told.append(hierarchy.source)
+    return {source.url: source for source in told}
+
+
+@contextlib.contextmanager
+def unchanged_sources(hierarchy: Hierarchy, source_options: Mapping[str, Any]) -> Iterator[None]:
+    """Look before and after the block whether all files that a hierarchy refers to are as they were.
+
+    Parameters
+    ----------
+    hierarchy
+        Its source, and those of its parts, tell what was scanned; other files must not change in
+        between.
+    source_options
+        Options of the fsspec filesystem of the files.
+
+    Raises
+    ------
+    SourceChangedError
+        One of them is another one.
+    SourceError
+        One cannot be asked, or is shorter than references tell.
+    """
+    ends = _ends(hierarchy)
+    ask = functools.partial(identify, storage_options=source_options)
+    with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
+        now = dict(zip(ends, pool.map(ask, ends), strict=True))
+    known = known_sources(hierarchy)
+    for url, identity in now.items():
+        _check_scanned(url, known.get(url), identity)
+        if identity.byte_length is not None and identity.byte_length < ends[url]:
+            raise cut_off(url, identity.byte_length, ends[url])
+    with contextlib.ExitStack() as stack:
+        for url, identity in now.items():
+            find_difference = still_there(functools.partial(ask, url), identity)
+            stack.enter_context(unchanged(redact(url), find_difference))
+        yield
+
+
+def _ends(hierarchy: Hierarchy) -> dict[str, int]:
+    """Return how far references reach in each file (bytes)."""
+    ends: dict[str, int] = {}
+    for array in hierarchy.arrays():
+        manifest = array.manifest
+        which = np.zeros(len(manifest.grid_position), np.uint32)
+        reached = np.zeros(len(manifest.locations), np.uint64)
+        end = manifest.byte_offset + manifest.byte_length
+        np.maximum.at(reached, which if manifest.location_index is None else manifest.location_index, end)
+        for url, end in zip(manifest.locations, reached.tolist(), strict=True):
+            if end:
+                ends[url] = max(ends.get(url, 0), end)
+    return ends
+
+
+def _check_scanned(url: str, scanned: SourceIdentity | None, now: SourceIdentity) -> None:
+    if scanned is None:
+        return
+    if split_protocol(url)[0] not in LOCAL and scanned.etag is None:
+        # A local file was scanned that is public elsewhere, with a time of its own there.
+        scanned = replace(scanned, modified=None)
+    found = difference(scanned, now)
+    if found is not None:
+        raise SourceChangedError(
+            f"{redact(url)}: is not the file that was scanned: {found}; convert it again"
+        )

@@ -1,0 +1,133 @@
+"""Every format of references: written by `convert`, proved by `validate`, loaded and written anew."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from conftest import CODEC_WARNING, FIXTURES
+
+from h5zarr.converter import convert
+from h5zarr.errors import OutputError, ReferencesError
+from h5zarr.references import formats
+from h5zarr.report import Kind
+from h5zarr.validator import validate
+
+pytestmark = [
+    pytest.mark.filterwarnings(CODEC_WARNING),
+    # pandas says so to everybody who reads Parquet references through fsspec.
+    pytest.mark.filterwarnings("ignore:The 'fastparquet' engine is deprecated"),
+]
+
+SUFFIXES = [".json", ".parq", ".icechunk"]
+SOURCES = [
+    "climate.nc",
+    "chunk_index_extensible_array_last.h5",
+    "compact.h5",
+    "datatype_compound_nested.h5",
+    "filter_mask.h5",
+    "links_hard.h5",
+    "external_storage.h5",
+    "scalar.h5",
+    "user_block_latest.h5",
+    "virtual_dataset.h5",
+    "zero_length.h5",
+]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "source.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("deep/x", data=np.arange(600.0).reshape(20, 30), chunks=(10, 30))
+        file["small"] = np.arange(5)
+    return path
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_format_is_equal_to_the_file(name: str, suffix: str, tmp_path: Path) -> None:
+    out = tmp_path / f"out{suffix}"
+    conversion = convert(FIXTURES / name, out)
+    report = validate(out)
+    assert (report.ok, report.bytes_moved) == (True, 0)
+    assert report.arrays_compared == len(list(conversion.hierarchy.arrays()))
+    assert report.problems_reported == len(conversion.problems)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".parq"])
+@pytest.mark.parametrize("name", SOURCES)
+def test_formats_carry_all_into_one_another(name: str, suffix: str, tmp_path: Path) -> None:
+    first = convert(FIXTURES / name, tmp_path / f"first{suffix}")
+    convert(tmp_path / f"first{suffix}", tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == b"".join(first.blocks())
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_lost_reference_is_noticed_in_every_format(suffix: str, source: Path, tmp_path: Path) -> None:
+    convert(source, tmp_path / "sound.json")
+    document = json.loads((tmp_path / "sound.json").read_text())
+    del document["refs"]["deep/x/c/1/0"]
+    (tmp_path / "spoiled.json").write_text(json.dumps(document))
+    convert(tmp_path / "spoiled.json", tmp_path / f"out{suffix}")
+    report = validate(tmp_path / f"out{suffix}")
+    found = {(one.path, one.kind, one.chunk_coords) for one in report.mismatches}
+    assert found == {("/deep/x", kind, (1, 0)) for kind in (Kind.MISSING_REFERENCE, Kind.VALUES)}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_provenance_is_the_same_in_every_format(suffix: str, source: Path, tmp_path: Path) -> None:
+    conversion = convert(source, tmp_path / f"out{suffix}", exclude=["/small"])
+    told = formats.read_provenance(str(tmp_path / f"out{suffix}"))
+    assert (told.source, told.selection) == (conversion.hierarchy.source, conversion.hierarchy.selection)
+
+
+def test_provenance_is_read_from_the_end_of_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("x", data=np.arange(6000), chunks=(1,))
+    convert(tmp_path / "a.h5", tmp_path / "a.json")
+    assert (tmp_path / "a.json").stat().st_size > formats.LARGEST_TAIL_BYTES
+    read: list[int] = []
+    loads = json.loads
+    monkeypatch.setattr("json.loads", lambda text: [read.append(len(text)), loads(text)][1])
+    assert formats.read_provenance(str(tmp_path / "a.json")).version is not None
+    assert sum(read) < 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("x.json", {"record_size": 10}),
+        ("x.parq", {"branch": "b"}),
+        ("x.icechunk", {"shard_bytes": 10}),
+        ("x.json", {"portable": True}),
+    ],
+)
+def test_options_of_other_formats_are_refused(
+    name: str, options: dict[str, Any], source: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(OutputError, match=next(iter(options))):
+        convert(source, tmp_path / name, **options)
+    assert not (tmp_path / name).exists()
+
+
+def test_format_overrides_the_suffix(source: Path, tmp_path: Path) -> None:
+    convert(source, tmp_path / "refs", format="parquet")
+    assert (tmp_path / "refs" / ".zmetadata").is_file()
+
+
+@pytest.mark.parametrize("options", [{"group": "/deep"}, {"links": "attributes"}, {"isolate": True}])
+def test_references_cannot_be_scanned_again(options: dict[str, Any], source: Path, tmp_path: Path) -> None:
+    convert(source, tmp_path / "a.json")
+    with pytest.raises(ReferencesError, match=f"{next(iter(options))} can be chosen only where"):
+        convert(tmp_path / "a.json", tmp_path / "b.json", **options)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_references_that_are_not_there(suffix: str, tmp_path: Path) -> None:
+    with pytest.raises(ReferencesError, match="nowhere"):
+        formats.load(tmp_path / f"nowhere{suffix}")
