@@ -1,0 +1,65 @@
+"""Whether references are still those that would be written now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.metadata import version
+from typing import Any
+
+from h5zarr.errors import ReferencesError, SourceError
+from h5zarr.identity import difference
+from h5zarr.model import Selection, SourceIdentity
+from h5zarr.references.formats import read_provenance
+from h5zarr.references.provenance import Provenance
+from h5zarr.source import identify, local_path, local_url
+
+
+def provenance_if_current(
+    references: str,
+    source: str,
+    *,
+    selection: Selection,
+    public_url: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    output_options: Mapping[str, Any] | None = None,
+) -> Provenance | None:
+    """Return where references come from, if that is certainly where new ones would come from.
+
+    Parameters
+    ----------
+    references
+        Path or URL where they should be.
+    source
+        Path or URL of the HDF5 file.
+    selection
+        The part of it that is asked for now.
+    public_url
+        The URL by which they should name it, where it is not the one that is read from.
+    storage_options, output_options
+        Options of the fsspec filesystems of ``source`` and of ``references``.
+
+    Returns
+    -------
+    Provenance or None
+        None where there are no references, or they cannot be read, are of another version of h5zarr,
+        of another file or an earlier state of it, or of another part; and where nothing but its
+        length tells whether the file has changed.
+    """
+    try:
+        known = read_provenance(references, storage_options=output_options)
+        now = identify(source, storage_options)
+    except (ReferencesError, SourceError):
+        return None  # making them again tells what is wrong, if anything is
+    path = local_path(source)
+    url = public_url or (now.url if path is None else local_url(path))
+    is_ours = (known.version, known.selection) == (version("h5zarr"), selection)
+    return known if is_ours and _is_same(known.source, replace(now, url=url)) else None
+
+
+def _is_same(before: SourceIdentity | None, now: SourceIdentity) -> bool:
+    if before is None or before.url != now.url:
+        return False
+    has_tag = before.etag is not None and now.etag is not None
+    has_time = before.modified is not None and now.modified is not None
+    return (has_tag or has_time) and difference(before, now) is None
