@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import h5py
 import numpy as np
@@ -27,6 +27,7 @@ from h5zarr.blocks import Block, Grid, blocks, positions, sample_chunks, single_
 from h5zarr.compare import NamesOf, Values, equal, show, unequal
 from h5zarr.errors import H5zarrError
 from h5zarr.model import Shape
+from h5zarr.placement import ChunkAxes, Placement
 from h5zarr.report import Findings, Kind, Mismatch
 
 Progress = Callable[[int, int], None]
@@ -53,6 +54,16 @@ READ_ERRORS = (
 """What h5py, zarr, fsspec and the codecs raise where something cannot be read."""
 
 
+class Times(Protocol):
+    """Brings times that are told otherwise on both sides to the same numbers."""
+
+    def expected(self, values: Values) -> Values:
+        """Return times of the dataset."""
+
+    def found(self, values: Values) -> Values:
+        """Return times of the array."""
+
+
 def one_line(error: BaseException) -> str:
     """Return an exception's type and message on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
@@ -68,10 +79,24 @@ class Pair:
     """The dataset."""
     array: zarr.Array[Any]
     """The array, of the same shape and data type."""
+    place: Placement
+    """Where the dataset's elements are in the array: all of it, but for files that were joined."""
     grid: Grid
-    """The array's chunks."""
+    """The chunks of that place."""
+    chunk_axes: ChunkAxes
+    """The chunks of the array."""
     names_of: NamesOf
     """Names of the objects that references point to."""
+    fetch: Callable[[Block], None] | None = None
+    """Fetches what h5py reads of a block, all at once; None where the file is not remote."""
+    times: Times | None = None
+    """How times are told on both sides, where they are told otherwise."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the values that are compared."""
+        base: np.dtype[Any] = self.dataset.dtype.base
+        return base if self.times is None else np.dtype("i8")
 
     @property
     def element_bytes(self) -> int:
@@ -80,18 +105,33 @@ class Pair:
 
     def expected(self, block: Block) -> Values:
         """Return the block's values as h5py reads them."""
+        if self.fetch is not None:
+            self.fetch(block)
+        selection = self.place.in_dataset(block.selection)
         rank = len(self.dataset.shape)
-        leading, trailing = block.selection[:rank], block.selection[rank:]
+        leading, trailing = selection[:rank], selection[rank:]
         values = _read(self.dataset, leading)
-        return values[(*[slice(None)] * rank, *trailing)] if trailing else values
+        values = values[(*[slice(None)] * rank, *trailing)] if trailing else values
+        values = np.expand_dims(values, self.place.added) if self.place.added else values
+        return values if self.times is None else self.times.expected(values)
 
     def found(self, block: Block) -> Values:
         """Return the block's values as Zarr readers get them."""
-        selection: Any = (*block.selection, ...)
+        selection: Any = (*self.place.in_array(block.selection), ...)
         values: Any = self.array[selection]
         if isinstance(values, str | bytes):
             return np.array(values, object)
-        return np.asarray(values)
+        return np.asarray(values) if self.times is None else self.times.found(np.asarray(values))
+
+    def touching(self, start: Shape, extent: Shape) -> Iterator[Shape]:
+        """Yield the array's chunks (grid cells) that hold elements of a box of the dataset."""
+        return self.chunk_axes.touching(*self.place.of_dataset(start, extent))
+
+    def chunk_coords(self, block: Block) -> Shape:
+        """Return the array's first chunk (grid cells) that holds elements of a block."""
+        selection = self.place.in_array(block.selection)
+        first = self.chunk_axes.touching(tuple(part.start for part in selection), (1,) * len(selection))
+        return next(first, block.first)
 
 
 def _read(dataset: h5py.Dataset, selection: tuple[slice, ...]) -> Values:
@@ -143,9 +183,8 @@ def missing_references(pair: Pair, references: Mapping[str, Any]) -> Iterator[Mi
 
 def _absent_cells(pair: Pair, references: Mapping[str, Any], start: Shape, extent: Shape) -> Iterator[Shape]:
     """Yield the chunks without a reference (grid cells) among those that hold elements of a box."""
-    trailing = pair.grid.shape[len(start) :]
     prefix, encode = pair.array.path, pair.array.metadata.encode_chunk_key
-    for coordinates in pair.grid.touching(start + (0,) * len(trailing), extent + trailing):
+    for coordinates in pair.touching(start, extent):
         if f"{prefix}/{encode(coordinates)}" not in references:
             yield coordinates
 
@@ -216,7 +255,9 @@ def fill_value_difference(pair: Pair, references: Mapping[str, Any]) -> Iterator
         return
     expected = np.asarray(pair.dataset.fillvalue, dtype)
     found = pair.array.fill_value
-    if found is not None and equal(expected, np.asarray(found, pair.array.dtype), dtype, pair.names_of):
+    if found is None:  # of Zarr v2, "undefined", for which zarr-python reads zeros
+        found = pair.array.dtype.type(0)
+    if equal(expected, np.asarray(found, pair.array.dtype), dtype, pair.names_of):
         return
     shape = pair.dataset.shape or ()
     first = next(_absent_cells(pair, references, (0,) * len(shape), shape), None)
@@ -296,7 +337,7 @@ def _everything(pairs: Sequence[Pair], sparse: Mapping[int, Sequence[Block]]) ->
 
 def _present_chunks(pair: Pair, references: Mapping[str, Any]) -> list[Block]:
     """Return the chunks of a sparse array that have a reference, and one that has none; [] for others."""
-    if pair.grid.chunk_count <= _SPARSE_CHUNKS:
+    if pair.grid.chunk_count <= _SPARSE_CHUNKS or pair.place.shape != pair.array.shape:
         return []
     present = sorted(_referenced_cells(pair, references))
     if 2 * len(present) > pair.grid.chunk_count:
@@ -397,7 +438,7 @@ def _compare(
         return _unreadable(pair, block, Kind.UNREADABLE, error)
     try:
         expected = read_expected()
-        same = equal(expected, found, pair.dataset.dtype.base, pair.names_of)
+        same = equal(expected, found, pair.dtype, pair.names_of)
     except READ_ERRORS as error:
         return _unreadable(pair, block, Kind.UNREADABLE_SOURCE, error)
     return Tally(
@@ -420,14 +461,14 @@ def _unreadable(pair: Pair, block: Block, kind: Kind, error: BaseException) -> T
         kind=kind,
         expected="values",
         found=one_line(error),
-        chunk_coords=block.first,
+        chunk_coords=pair.chunk_coords(block),
     )
     return Tally(mismatches=(mismatch,))
 
 
 def _differing_chunks(pair: Pair, block: Block, expected: Values, found: Values) -> Iterator[Mismatch]:
     """Yield the first difference in every chunk that has one."""
-    mask = unequal(expected, found, pair.dataset.dtype.base, pair.names_of)
+    mask = unequal(expected, found, pair.dtype, pair.names_of)
     begin = tuple(part.start for part in block.selection)
     for chunk in block.chunks():
         inside = tuple(
@@ -437,18 +478,17 @@ def _differing_chunks(pair: Pair, block: Block, expected: Values, found: Values)
         if mask[inside].any():
             local = np.unravel_index(int(mask[inside].argmax()), mask[inside].shape)
             within = tuple(int(cell) + part.start for cell, part in zip(local, inside, strict=True))
-            yield _difference(pair, chunk.first, begin, expected[within], found[within], within)
+            yield _difference(pair, chunk, begin, expected[within], found[within], within)
 
 
-def _difference(
-    pair: Pair, chunk_coords: Shape, begin: Shape, expected: Any, found: Any, within: Shape
-) -> Mismatch:
+def _difference(pair: Pair, chunk: Block, begin: Shape, expected: Any, found: Any, within: Shape) -> Mismatch:
     texts = show(expected, found)
+    element = zip(pair.place.start, begin, within, strict=True)
     return Mismatch(
         path=pair.path,
         kind=Kind.VALUES,
         expected=texts[0],
         found=texts[1],
-        chunk_coords=chunk_coords,
-        element=tuple(start + cell for start, cell in zip(begin, within, strict=True)),
+        chunk_coords=pair.chunk_coords(chunk),
+        element=tuple(map(sum, element)),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -101,6 +101,8 @@ class ValidationReport:
     """Chunks of those arrays, absent ones too (grid cells)."""
     bytes_compared: int
     """Size of the values that were compared, as h5py has them in memory (bytes)."""
+    bytes_moved: int
+    """What came from elsewhere for it, on both sides together (bytes); 0 where all is local."""
     problems_reported: int
     """Problems that the references tell of."""
     mismatch_count: int
@@ -122,11 +124,37 @@ class ValidationReport:
             "chunks_compared",
             "chunks_total",
             "bytes_compared",
+            "bytes_moved",
             "problems_reported",
             "mismatch_count",
         )
         document: dict[str, JSON] = {name: getattr(self, name) for name in names}
         return {**document, "mismatches": [mismatch.to_json() for mismatch in self.mismatches]}
+
+
+def summed(reports: Sequence[ValidationReport], *, source: str, problems_reported: int) -> ValidationReport:
+    """Return the reports of several files as one.
+
+    Parameters
+    ----------
+    reports
+        One of each file.
+    source
+        What to call the files.
+    problems_reported
+        Problems that the references tell of.
+    """
+    return ValidationReport(
+        source=source,
+        arrays_compared=max((report.arrays_compared for report in reports), default=0),
+        chunks_compared=sum(report.chunks_compared for report in reports),
+        chunks_total=sum(report.chunks_total for report in reports),
+        bytes_compared=sum(report.bytes_compared for report in reports),
+        bytes_moved=sum(report.bytes_moved for report in reports),
+        problems_reported=problems_reported,
+        mismatch_count=sum(report.mismatch_count for report in reports),
+        mismatches=tuple(mismatch for report in reports for mismatch in report.mismatches),
+    )
 
 
 def _coordinates(position: Shape) -> str:

@@ -1,0 +1,316 @@
+"""Comparison of everything but values: objects, attributes, shapes, data types, metadata."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import h5py
+import numpy as np
+import zarr
+
+from h5zarr.block_fetch import BlockFetcher, can_fetch
+from h5zarr.blocks import Grid
+from h5zarr.compare import json_equal, same_data_type, show
+from h5zarr.compare_arrays import (
+    READ_ERRORS,
+    Pair,
+    Times,
+    fill_value_difference,
+    missing_references,
+    one_line,
+)
+from h5zarr.compare_attributes import attribute_differences, is_placeholder, readable
+from h5zarr.compare_times import times_of
+from h5zarr.model import Part, Selection, Shape
+from h5zarr.object_names import (
+    ObjectKey,
+    ObjectNames,
+    names_of_reference,
+    object_key,
+    open_object,
+)
+from h5zarr.placement import ChunkAxes, Placement, place
+from h5zarr.prefetch import PrefetchedFile
+from h5zarr.references.provenance import Provenance
+from h5zarr.report import Findings, Kind
+
+_METADATA_KEYS = frozenset({"zarr.json", ".zarray", ".zgroup"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ObjectCheck:
+    """Compares everything but values of one file with the references."""
+
+    provenance: Provenance
+    """Where the references come from."""
+    part: Part | None
+    """The file's place among those that were combined; None where it is the only one."""
+    is_first: bool
+    """Whether combined arrays have their attributes from this file."""
+    file: h5py.File
+    """The HDF5 file."""
+    remote: PrefetchedFile | None
+    """What fetches it; None where it is not remote."""
+    names: ObjectNames
+    """Its objects."""
+    root: zarr.Group
+    """The root of the references."""
+    references: Mapping[str, Any]
+    """What stands under each key of their store."""
+    findings: Findings
+    """Where mismatches go."""
+    covered: set[ObjectKey] = field(default_factory=set)
+    """Objects that stand in the references."""
+    covered_paths: set[str] = field(default_factory=set)
+    """Absolute HDF5 paths that stand in the references; an object in another file has no lasting key."""
+
+    def pairs(self) -> list[Pair]:
+        """Return the arrays whose values can be compared."""
+        root, references = self.root, self.references
+        if self.is_first:
+            self._check_consolidated(references)
+        pairs: list[Pair] = []
+        for path in sorted({key.rpartition("/")[0] for key in references if _is_metadata(key)}):
+            node = self._open_node(root, path)
+            if isinstance(node, zarr.Array):
+                pairs.extend(self._check_array(node, self._hdf5_path(path)))
+            elif node is not None:
+                self._check_group(node, self._hdf5_path(path))
+        for pair in pairs:
+            self.findings.extend(missing_references(pair, references))
+            self.findings.extend(fill_value_difference(pair, references))
+        self._check_missing()
+        return pairs
+
+    @property
+    def _selection(self) -> Selection:
+        return self.provenance.selection if self.part is None else self.part.selection
+
+    def _hdf5_path(self, path: str) -> str:
+        return self._selection.hdf5_path(f"/{path}")
+
+    def _open_node(self, root: zarr.Group, path: str) -> zarr.Group | zarr.Array[Any] | None:
+        if path == "":
+            return root
+        try:
+            return root[path]
+        except READ_ERRORS as error:
+            hdf5_path = self._hdf5_path(path)
+            self.findings.add(hdf5_path, Kind.UNREADABLE, "a Zarr node", one_line(error))
+            self._cover(hdf5_path)
+            return None
+
+    def _cover(self, path: str) -> None:
+        self.covered_paths.add(path)
+        key = object_key(self.file, path)
+        if key is not None:
+            self.covered.add(key)
+
+    def _names_of(self, reference: Any) -> frozenset[str]:
+        return names_of_reference(self.file, self.names, reference)
+
+    def _get(self, path: str) -> Any:
+        try:
+            return open_object(self.file, path)
+        except READ_ERRORS as error:
+            self.findings.add(path, Kind.UNREADABLE_SOURCE, "something that h5py can open", one_line(error))
+            return None
+
+    # Consolidated metadata
+
+    def _check_consolidated(self, references: Mapping[str, Any]) -> None:
+        """Compare the two places where a node's metadata stands: readers use the one or the other."""
+        document = _document(references.get("zarr.json"))
+        told = document.get("consolidated_metadata") or {}
+        consolidated = told.get("metadata")
+        if not isinstance(consolidated, dict):
+            return
+        own_paths = {key.removesuffix("/zarr.json") for key in references if key.endswith("/zarr.json")}
+        for path in sorted(own_paths | consolidated.keys()):
+            own = _document(references.get(f"{path}/zarr.json"))
+            other = consolidated.get(path, {})
+            if not json_equal(_alone(own), _alone(other)):
+                texts = show(_alone(own), _alone(other))
+                self.findings.add(self._hdf5_path(path), Kind.METADATA, f"its own, {texts[0]}", texts[1])
+
+    # Groups
+
+    def _check_group(self, group: zarr.Group, path: str) -> None:
+        node = self._get(path)
+        if not isinstance(node, h5py.Group):
+            self.findings.add(path, Kind.UNEXPECTED_GROUP, _kind_of(node), "a Zarr group")
+            return
+        self._cover(path)
+        if self.is_first:
+            self._check_attributes(node, path, group, None)
+
+    def _check_attributes(
+        self, node: h5py.Group | h5py.Dataset, path: str, zarr_node: Any, array_kind: str | None
+    ) -> None:
+        differences = attribute_differences(
+            node,
+            dict(zarr_node.attrs),
+            reported=self._reported_attributes(path),
+            names_of=self._names_of,
+            array_kind=array_kind,
+            zarr_format=zarr_node.metadata.zarr_format,
+        )
+        try:
+            for difference in differences:
+                expected, found = show(difference.expected, difference.found)
+                self.findings.add(path, Kind.ATTRIBUTE, expected, found, attribute=difference.name)
+        except READ_ERRORS as error:
+            self.findings.add(path, Kind.UNREADABLE_SOURCE, "attributes", one_line(error))
+
+    def _reported_attributes(self, path: str) -> frozenset[str]:
+        key = object_key(self.file, path)
+        names = {readable(name) for name in (path, *(self.names.of(key) if key else ()))}
+        return frozenset(
+            problem.attribute
+            for problem in self.provenance.problems
+            if problem.attribute is not None and problem.path in names
+        )
+
+    # Arrays
+
+    def _check_array(self, array: zarr.Array[Any], path: str) -> Iterator[Pair]:
+        """Compare an array's description; yield it where its values can be compared."""
+        dataset = self._get(path)
+        if not isinstance(dataset, h5py.Dataset):
+            if not self._is_label(array):
+                found = f"{array.dtype} {array.shape}"
+                self.findings.add(path, Kind.UNEXPECTED_ARRAY, _kind_of(dataset), found)
+            return
+        self._cover(path)
+        if self.is_first:
+            self._check_attributes(dataset, path, array, array.dtype.kind)
+        try:
+            dtype, shape = dataset.dtype, dataset.shape
+        except READ_ERRORS as error:
+            self.findings.add(path, Kind.UNREADABLE_SOURCE, "a data type that h5py has", one_line(error))
+            return
+        yield from self._matching(array, dataset, path, dtype, (0,) if shape is None else shape + dtype.shape)
+
+    def _is_label(self, array: zarr.Array[Any]) -> bool:
+        """Return whether an array was not in any file: the coordinates of a new dimension may be given."""
+        return self.part is not None and array.path in self.part.start
+
+    def _matching(
+        self, array: zarr.Array[Any], dataset: h5py.Dataset, path: str, dtype: np.dtype[Any], shape: Shape
+    ) -> Iterator[Pair]:
+        times = None if self.part is None else times_of(self.root, array, dataset)
+        same_type = dataset.shape is None or times is not None or same_data_type(dtype.base, array.dtype)
+        if not same_type:
+            self.findings.add(path, Kind.DATA_TYPE, str(dtype.base), str(array.dtype))
+        found = self._place(array, len(shape))
+        if found.added:
+            shape = _with_ones(shape, found.added)
+        if found.shape != shape:
+            self.findings.add(path, Kind.SHAPE, str(shape), str(found.shape))
+        elif same_type and self._is_compared(found, array):
+            yield self._pair(array, dataset, path, found, times)
+
+    def _place(self, array: zarr.Array[Any], rank: int) -> Placement:
+        if self.part is None:
+            return Placement(start=(0,) * array.ndim, shape=array.shape)
+        names = getattr(array.metadata, "dimension_names", None) or (None,) * array.ndim
+        return place(array.path, names, array.shape, self.part, rank)
+
+    def _is_compared(self, found: Placement, array: zarr.Array[Any]) -> bool:
+        """Return whether the array has values of this file: what was not joined comes from the first."""
+        return self.is_first or found.shape != array.shape or bool(found.added)
+
+    def _pair(
+        self,
+        array: zarr.Array[Any],
+        dataset: h5py.Dataset,
+        path: str,
+        found: Placement,
+        times: Times | None,
+    ) -> Pair:
+        document = _document(self.references.get(f"{array.path}/zarr.json"))
+        regular = document.get("chunk_grid", {}).get("name", "regular") == "regular"
+        chunk_shape = array.chunks if regular else None
+        cut = dataset.chunks or dataset.shape if chunk_shape is None else chunk_shape
+        fetch = None
+        if self.remote is not None and can_fetch(dataset):
+            fetch = BlockFetcher(remote=self.remote, dataset=dataset, place=found)
+        return Pair(
+            path=path,
+            dataset=dataset,
+            array=array,
+            place=found,
+            grid=Grid(shape=found.shape, chunk_shape=tuple(max(1, extent) for extent in cut)),
+            chunk_axes=ChunkAxes.of(document, array.shape, chunk_shape),
+            names_of=self._names_of,
+            fetch=fetch,
+            times=times,
+        )
+
+    # What is missing
+
+    def _check_missing(self) -> None:
+        reported = frozenset(
+            problem.path for problem in self.provenance.problems if problem.attribute is None
+        )
+        for key, paths in self.names.groups.items():
+            if key not in self.covered and not _is_reported(paths, reported):
+                self.findings.add(paths[0], Kind.MISSING_GROUP, "a group", "nothing")
+        for key, paths in self.names.datasets.items():
+            if key not in self.covered and self._is_wanted(paths, reported):
+                self.findings.add(paths[0], Kind.MISSING_ARRAY, "a dataset", "nothing")
+        for path, found in self.names.elsewhere.items():
+            if path not in self.covered_paths and self._is_asked_for([path], reported):
+                self.findings.add(path, Kind.MISSING_ARRAY, found, "nothing")
+
+    def _is_asked_for(self, paths: Sequence[str], reported: frozenset[str]) -> bool:
+        selected = any(map(self._selection.selects, paths))
+        return selected and not _is_reported(paths, reported)
+
+    def _is_wanted(self, paths: Sequence[str], reported: frozenset[str]) -> bool:
+        if not self._is_asked_for(paths, reported):
+            return False
+        dataset = self._get(paths[0])
+        return not (isinstance(dataset, h5py.Dataset) and is_placeholder(dataset))
+
+
+def _with_ones(shape: Shape, added: Shape) -> Shape:
+    """Return a dataset's shape with an axis of one element for each that only the array has."""
+    extents = iter(shape)
+    return tuple(1 if axis in added else next(extents) for axis in range(len(shape) + len(added)))
+
+
+def _is_metadata(key: str) -> bool:
+    return key.rpartition("/")[2] in _METADATA_KEYS
+
+
+def _document(text: Any) -> dict[str, Any]:
+    """Return a metadata document; {} for what is none, of which opening the node tells."""
+    try:
+        document = json.loads(text)
+    except (TypeError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _alone(document: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in document.items() if name != "consolidated_metadata"}
+
+
+def _kind_of(node: Any) -> str:
+    return "nothing" if node is None else f"an HDF5 {type(node).__name__.lower()}"
+
+
+def _is_reported(paths: Sequence[str], reported: frozenset[str]) -> bool:
+    """Return whether a problem tells of an object, or of a group that it is in."""
+    return any(not reported.isdisjoint(_upwards(readable(path))) for path in paths)
+
+
+def _upwards(path: str) -> Iterator[str]:
+    """Yield a path and those of the groups it is in, without the root."""
+    while path not in ("", "/"):
+        yield path
+        path = path.rpartition("/")[0]

@@ -1,0 +1,134 @@
+"""Where a file's dataset stands in an array that several files were joined to (pure)."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from h5zarr.blocks import positions
+from h5zarr.model import JSON, Part, Shape
+from h5zarr.rectilinear import AxisGrid, axis_grids
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Placement:
+    """A box of an array that holds the elements of one dataset."""
+
+    start: Shape
+    """(rank,) Where the box begins in the array (elements)."""
+    shape: Shape
+    """(rank,) Its extent (elements)."""
+    added: tuple[int, ...] = ()
+    """Axes of the array that the dataset does not have; the box is one element long there."""
+
+    def in_array(self, selection: Sequence[slice]) -> tuple[slice, ...]:
+        """Return the elements of the array that a selection of the box stands for."""
+        return tuple(
+            slice(start + part.start, start + part.stop)
+            for start, part in zip(self.start, selection, strict=True)
+        )
+
+    def in_dataset(self, selection: Sequence[slice]) -> tuple[slice, ...]:
+        """Return the elements of the dataset that a selection of the box stands for."""
+        return tuple(part for axis, part in enumerate(selection) if axis not in self.added)
+
+    def of_dataset(self, begin: Shape, extent: Shape) -> tuple[Shape, Shape]:
+        """Return where a box of the dataset begins in the array, and its extent (elements)."""
+        begins, extents = iter(begin), iter(extent)
+        axes = range(len(self.start))
+        return (
+            tuple(self.start[axis] + (0 if axis in self.added else next(begins, 0)) for axis in axes),
+            tuple(1 if axis in self.added else next(extents, self.shape[axis]) for axis in axes),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChunkAxes:
+    """The chunks of an array, axis by axis, regular or not."""
+
+    axes: tuple[AxisGrid, ...]
+    """(rank,) The chunks along each axis."""
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, JSON], shape: Shape, chunk_shape: Shape | None) -> ChunkAxes:
+        """Return the chunks of an array.
+
+        Parameters
+        ----------
+        metadata
+            Its ``zarr.json``; of Zarr v2, anything without a chunk grid.
+        shape
+            Its shape (elements).
+        chunk_shape
+            The shape of its chunks (elements); None where they differ.
+        """
+        if chunk_shape is None:
+            return cls(axes=axis_grids(metadata))
+        axes = [
+            AxisGrid(extent=extent, chunk_length=max(1, length))
+            for extent, length in zip(shape, chunk_shape, strict=True)
+        ]
+        return cls(axes=tuple(axes))
+
+    def touching(self, start: Shape, extent: Shape) -> Iterator[Shape]:
+        """Yield the chunks (grid cells) that hold elements of a box, as far as it is in the array."""
+        ranges = [
+            _cells(axis, begin, min(begin + length, axis.extent))
+            for axis, begin, length in zip(self.axes, start, extent, strict=True)
+        ]
+        return positions(ranges)
+
+
+def _cells(axis: AxisGrid, start: int, stop: int) -> range:
+    if axis.chunk_length is not None:
+        return range(start // axis.chunk_length, -(-stop // axis.chunk_length))
+    ends = list(itertools.accumulate(axis.chunk_lengths))
+    return (
+        range(bisect.bisect_right(ends, start), bisect.bisect_left(ends, stop) + 1)
+        if start < stop
+        else range(0)
+    )
+
+
+def place(path: str, dimensions: Sequence[str | None], shape: Shape, part: Part, rank: int) -> Placement:
+    """Return where a dataset of one part stands in a combined array.
+
+    Parameters
+    ----------
+    path
+        Path of the array in the hierarchy.
+    dimensions
+        (rank of the array,) names of its dimensions.
+    shape
+        Its shape (elements).
+    part
+        The file.
+    rank
+        Rank of the dataset there: less than the array's where the files were joined along a new dimension.
+    """
+    keys = [_joined(path, name, part) for name in dimensions]
+    joined = [axis for axis, key in enumerate(keys) if key is not None]
+    return Placement(
+        start=tuple(0 if key is None else part.start[key] for key in keys),
+        shape=tuple(
+            extent if key is None else part.extent[key] for key, extent in zip(keys, shape, strict=True)
+        ),
+        # The new dimension is the first that files were joined along.
+        added=tuple(joined[: max(0, len(shape) - rank)]),
+    )
+
+
+def _joined(path: str, name: str | None, part: Part) -> str | None:
+    """Return what a part calls a dimension, which may belong to a group above; None: it is not joined."""
+    if name is None:
+        return None
+    group = path.strip("/").rpartition("/")[0]
+    while True:
+        key = f"{group}/{name}".lstrip("/")
+        if key in part.start:
+            return key
+        if not group:
+            return None
+        group = group.rpartition("/")[0]

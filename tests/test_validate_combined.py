@@ -1,0 +1,189 @@
+"""Validation of many files as one: every file of it is looked at, and every mistake found."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import h5netcdf
+import h5py
+import numpy as np
+import pytest
+from conftest import CODEC_WARNING
+
+from h5zarr.combiner import combine
+from h5zarr.report import Kind, ValidationReport
+from h5zarr.validator import validate
+
+pytestmark = pytest.mark.filterwarnings(CODEC_WARNING)
+
+Document = dict[str, Any]
+STEPS = 4
+
+
+def write_file(
+    path: Path, number: int, *, units: str = "days since 2020-01-01", first: int | None = None
+) -> None:
+    """Write 4 time steps of a field in two groups."""
+    first = STEPS * number if first is None else first
+    with h5netcdf.File(path, "w") as file:
+        file.attrs["history"] = f"run {number}"
+        file.dimensions = {"time": STEPS, "x": 30}
+        time = file.create_variable("time", ("time",), "i4", data=first + np.arange(STEPS))
+        time.attrs["units"] = units
+        file.create_variable("x", ("x",), "f4", data=np.arange(30))
+        values = np.arange(STEPS * 30.0).reshape(STEPS, 30) + 1000 * number
+        file.create_variable("field", ("time", "x"), "f8", data=values, chunks=(2, 30))
+        deep = file.create_group("deep")
+        deep.create_variable("other", ("time", "x"), "f8", data=-values, chunks=(4, 30))
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    paths = [tmp_path / f"{number}.nc" for number in range(3)]
+    for number, path in enumerate(paths):
+        write_file(path, number)
+    return paths
+
+
+def document_of(paths: list[Path], **options: Any) -> Document:
+    return copy.deepcopy(combine(paths, **options).references())
+
+
+def kinds(report: ValidationReport) -> set[tuple[str, Kind]]:
+    return {(one.path, one.kind) for one in report.mismatches}
+
+
+def test_joined_along_time(files: list[Path]) -> None:
+    report = validate(document_of(files, concat="time"))
+    assert report.ok, report.mismatches
+    assert report.source == "3 files"
+    assert report.arrays_compared == 4
+    # The coordinate x is compared with the first file alone.
+    assert report.bytes_compared == 3 * STEPS * (4 + 2 * 30 * 8) + 30 * 4
+
+
+def test_joined_along_a_new_dimension(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.nc" for number in range(3)]
+    for number, path in enumerate(paths):
+        write_file(path, number, first=0)
+    report = validate(document_of(paths, new_dim="run", values=[10, 20, 30]))
+    assert report.ok, report.mismatches
+    assert report.bytes_compared == 3 * STEPS * 2 * 30 * 8 + STEPS * 4 + 30 * 4
+
+
+def test_other_units_of_time(tmp_path: Path) -> None:
+    paths = [tmp_path / "0.nc", tmp_path / "1.nc"]
+    write_file(paths[0], 0)
+    write_file(paths[1], 1, units="days since 2020-01-03", first=2)
+    document = document_of(paths, concat="time")
+    assert validate(document).ok
+    spoil_inline(document, "time/", np.array([0, 1, 2, 3, 4, 5, 6, 8], "i4"))
+    assert kinds(validate(document)) == {("/time", Kind.VALUES)}
+
+
+def test_chunks_of_different_lengths(tmp_path: Path) -> None:
+    pytest.importorskip("zarr", minversion="3.4", reason="zarr reads rectilinear grids from 3.4 on")
+    paths = []
+    for number, length in enumerate((28, 31, 30)):
+        paths.append(tmp_path / f"{number}.h5")
+        with h5netcdf.File(paths[-1], "w") as file:
+            file.dimensions = {"time": length, "x": 40}
+            file.create_variable("time", ("time",), "i4", data=100 * number + np.arange(length))
+            data = np.random.default_rng(number).random((length, 40))
+            file.create_variable("field", ("time", "x"), "f8", data=data, chunks=(length, 40))
+    document = document_of(paths, concat="time", rectilinear=True, inline_limit=1000)
+    assert validate(document).ok
+    refs = document["refs"]
+    del refs["field/c/1/0"]
+    report = validate(document)
+    assert kinds(report) == {("/field", Kind.MISSING_REFERENCE), ("/field", Kind.VALUES)}
+    assert {one.chunk_coords for one in report.mismatches} == {(1, 0)}
+
+
+def spoil_inline(document: Document, prefix: str, values: Any) -> None:
+    refs = document["refs"]
+    key = next(key for key in refs if key.startswith(f"{prefix}c"))
+    refs[key] = "base64:" + base64.b64encode(values.tobytes()).decode()
+
+
+def dropped(document: Document) -> None:
+    del document["refs"]["field/c/5/0"]
+
+
+def swapped(document: Document) -> None:
+    refs = document["refs"]
+    refs["field/c/0/0"], refs["field/c/3/0"] = refs["field/c/3/0"], refs["field/c/0/0"]
+
+
+def swapped_files(document: Document) -> None:
+    refs = document["refs"]
+    refs["deep/other/c/1/0"], refs["deep/other/c/2/0"] = refs["deep/other/c/2/0"], refs["deep/other/c/1/0"]
+
+
+def other_time(document: Document) -> None:
+    spoil_inline(document, "time/", np.array([*range(11), 12], "i4"))
+
+
+def other_attribute(document: Document) -> None:
+    root = json.loads(document["refs"]["zarr.json"])
+    root["attributes"]["history"] = "none"
+    document["refs"]["zarr.json"] = json.dumps(root)
+
+
+MUTANTS = {
+    dropped: {("/field", Kind.MISSING_REFERENCE), ("/field", Kind.VALUES)},
+    swapped: {("/field", Kind.VALUES)},
+    swapped_files: {("/deep/other", Kind.VALUES)},
+    other_time: {("/time", Kind.VALUES)},
+    other_attribute: {("/", Kind.ATTRIBUTE)},
+}
+
+
+@pytest.mark.parametrize("mutate", MUTANTS, ids=lambda mutate: mutate.__name__)
+def test_mutant_is_caught(mutate: Callable[[Document], None], files: list[Path]) -> None:
+    document = document_of(files, concat="time")
+    mutate(document)
+    assert kinds(validate(document)) == MUTANTS[mutate]
+
+
+def test_mismatch_names_the_file_and_the_place_in_the_array(files: list[Path]) -> None:
+    document = document_of(files, concat="time")
+    swapped(document)
+    found = {(one.chunk_coords, one.element) for one in validate(document).mismatches}
+    assert found == {((0, 0), (0, 0)), ((3, 0), (6, 0))}
+    assert any(str(files[1]) in str(one) for one in validate(document).mismatches)
+
+
+def test_changed_file_and_new_dataset_are_noticed(files: list[Path]) -> None:
+    document = document_of(files, concat="time")
+    with h5py.File(files[1], "a") as file:
+        file["more"] = 1
+    expected = {("/", Kind.SOURCE_CHANGED), ("/more", Kind.MISSING_ARRAY)}
+    assert kinds(validate(document)) == expected
+
+
+@pytest.mark.parametrize("suffix", [".json", ".parq"])
+@pytest.mark.filterwarnings("ignore:The 'fastparquet' engine is deprecated")
+def test_executor_finds_the_same(suffix: str, files: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / f"all{suffix}"
+    combine(files, out, concat="time")
+    with h5py.File(files[2], "a") as file:
+        file["field"][2, 3] = 0
+    alone = validate(out)
+    with ThreadPoolExecutor(2) as threads:
+        together = validate(out, executor=threads)
+    assert not alone.ok
+    assert together == alone
+
+
+@pytest.mark.parametrize("sample", [0, 1, 2, 7])
+def test_sample_is_spread_over_files(sample: int, files: list[Path]) -> None:
+    report = validate(document_of(files, concat="time"), sample=sample)
+    assert report.ok
+    assert report.chunks_compared == sample
