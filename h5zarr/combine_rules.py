@@ -1,0 +1,138 @@
+"""What arrays of several files must have in common to become one (pure)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from h5zarr.combine_tiles import Piece, names_of
+from h5zarr.errors import CombineError
+from h5zarr.model import JSON, ArrayNode
+
+_MISSING = object()
+
+_SAID_OTHERWISE = frozenset(
+    {"shape", "attributes", "chunk_grid", "chunk_key_encoding", "codecs", "dimension_names"}
+)
+"""Keys of a metadata document that do not have to be the same, or are looked at for themselves."""
+
+_MEANING = (
+    *("units", "calendar", "scale_factor", "add_offset", "_FillValue", "missing_value"),
+    *("valid_min", "valid_max", "valid_range", "_Unsigned", "_Encoding", "dtype", "positive"),
+    *("flag_values", "flag_masks", "flag_meanings"),
+)
+"""Attributes that tell what stored numbers mean; others are those of the first file."""
+
+_TIME = ("units", "calendar")
+
+
+def check_meaning(pieces: Sequence[Piece], *, times_differ: bool = False) -> None:
+    """Check that arrays can be joined: that the same stored numbers mean the same.
+
+    Parameters
+    ----------
+    pieces
+        The arrays, all of one path.
+    times_differ
+        Whether units and calendars of time may differ, because values are converted.
+
+    Raises
+    ------
+    CombineError
+        They differ; it names two files, and what each has.
+    """
+    first, others = pieces[0], pieces[1:]
+    for other in others:
+        for difference in _differences(first.array, other.array, times_differ=times_differ):
+            raise CombineError(f"{first.tile.name} and {other.tile.name} differ in {difference}")
+
+
+def metadata_difference(first: ArrayNode, other: ArrayNode, *, with_attributes: bool) -> str | None:
+    """Return what differs between two arrays besides how and where their chunks are stored.
+
+    The fill value does not count: it shows in values.
+
+    Parameters
+    ----------
+    first, other
+        The arrays.
+    with_attributes
+        Whether all attributes count, or only those that tell what numbers mean.
+    """
+    if first.metadata["shape"] != other.metadata["shape"]:
+        return f"the shape of {first.path}: {first.metadata['shape']} and {other.metadata['shape']}"
+    found = next(_differences(first, other, ignored=_SAID_OTHERWISE | {"fill_value"}), None)
+    if found is not None or not with_attributes:
+        return found
+    attributes = first.metadata["attributes"], other.metadata["attributes"]
+    return _difference_of(first.path, *attributes, _all_keys(*attributes))
+
+
+def same_json(first: JSON, other: JSON) -> bool:
+    """Return whether JSON says the same; NaN equals NaN."""
+    return bool(first == other) or _canonical(first) == _canonical(other)
+
+
+def shown(value: JSON) -> str:
+    """Return JSON as text for messages."""
+    return "nothing" if value is _MISSING else json.dumps(value, ensure_ascii=False)
+
+
+def _canonical(value: JSON) -> str:
+    return "" if value is _MISSING else json.dumps(value, sort_keys=True)
+
+
+def _all_keys(first: Mapping[str, JSON], other: Mapping[str, JSON]) -> list[str]:
+    return list({**first, **other})
+
+
+def _differences(
+    first: ArrayNode,
+    other: ArrayNode,
+    *,
+    times_differ: bool = False,
+    ignored: frozenset[str] = _SAID_OTHERWISE,
+) -> Iterator[str]:
+    """Yield what tells that the numbers of two arrays do not mean the same."""
+    path, documents = first.path, (first.metadata, other.metadata)
+    if names_of(first) != names_of(other):
+        yield f"the dimensions of {path}: {shown(names_of(first))} and {shown(names_of(other))}"
+    found = _difference_of(path, *documents, [key for key in _all_keys(*documents) if key not in ignored])
+    if found is not None:
+        yield found
+    attributes = first.metadata["attributes"], other.metadata["attributes"]
+    meaning = [name for name in _MEANING if not (times_differ and name in _TIME)]
+    found = _difference_of(path, *attributes, meaning, data_type=first.metadata["data_type"])
+    if found is not None:
+        yield found
+
+
+def _difference_of(
+    path: str,
+    first: Mapping[str, JSON],
+    other: Mapping[str, JSON],
+    keys: Sequence[str],
+    data_type: Any = None,
+) -> str | None:
+    if first == other:
+        return None
+    for key in keys:
+        one, another = first.get(key, _MISSING), other.get(key, _MISSING)
+        if one != another and not same_json(one, another):
+            texts = [_shown_attribute(key, value, data_type) for value in (one, another)]
+            return f"{key} of {path}: {texts[0]} and {texts[1]}"
+    return None
+
+
+def _shown_attribute(name: str, value: JSON, data_type: Any) -> str:
+    """Return an attribute as text; xarray has ``_FillValue`` of floats in base64."""
+    if name == "_FillValue" and isinstance(value, str) and str(data_type).startswith("float"):
+        try:
+            return str(struct.unpack("<d", base64.b64decode(value, validate=True))[0])
+        except (binascii.Error, struct.error):
+            return shown(value)
+    return shown(value)
