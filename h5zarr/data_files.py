@@ -1,0 +1,245 @@
+"""Reading ranges of the files that references point into: local ones, and remote ones many at a time."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+from fsspec import AbstractFileSystem
+from fsspec.core import split_protocol, strip_protocol, url_to_fs
+
+from h5zarr.errors import SourceChangedError
+from h5zarr.identity import difference, local_identity, remote_identity, source_errors
+from h5zarr.lookup import Reference
+from h5zarr.model import SourceIdentity
+from h5zarr.prefetch import Span, connection_options, redact
+from h5zarr.prefetch.fetch import Fetcher
+
+Content = bytes | memoryview
+
+_LOCAL = frozenset({None, "file", "local"})
+_LARGEST_GAP_BYTES = 64 * 1024
+"""Ranges of a remote file that are nearer to one another are fetched as one (bytes)."""
+_LARGEST_REQUEST_BYTES = 4 * 2**20
+SECONDS_BETWEEN_LOOKS = 10.0
+"""For how long a remote file is taken to stay the same, where its answers do not tell (seconds)."""
+
+
+def is_local(url: str) -> bool:
+    """Return whether a path or URL names a file on this machine."""
+    return split_protocol(url)[0] in _LOCAL
+
+
+def reach(url: str, storage_options: Mapping[str, Any]) -> tuple[AbstractFileSystem, str]:
+    """Return the filesystem of a path or URL, and the path there; local ones take no options."""
+    options: Mapping[str, Any] = {} if is_local(url) else storage_options
+    if "::" not in url:
+        options = connection_options(split_protocol(url)[0], options)
+    filesystem, path = url_to_fs(url, **options)
+    return filesystem, path
+
+
+class Scratch(threading.local):
+    """A buffer that each thread uses again: new ones would come from the system, and go back, each time."""
+
+    def __init__(self) -> None:
+        self._buffer = memoryview(b"")
+
+    def take(self, byte_length: int) -> memoryview:
+        """Return a buffer of so many bytes; it is the one that the thread took last."""
+        if len(self._buffer) < byte_length:
+            self._buffer = memoryview(bytearray(byte_length * 5 // 4))
+        return self._buffer[:byte_length]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataPlaces:
+    """Where the files are that references point into."""
+
+    storage_options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the fsspec filesystems of those that are remote."""
+    protocol: str | None = None
+    """Protocol of URLs that have none; None: they are local paths."""
+    folder: Path = field(default_factory=Path.cwd)
+    """What relative local paths begin at."""
+    urls: Mapping[str, str] = field(default_factory=dict)
+    """Where to read a file instead of where references say."""
+    identities: tuple[SourceIdentity, ...] = ()
+    """What is known of the files that references were made of, by which another file is noticed."""
+
+
+class DataFiles:
+    """The files that references point into; threads may share it, and it pickles.
+
+    Parameters
+    ----------
+    places
+        Where they are.
+    """
+
+    def __init__(self, places: DataPlaces) -> None:
+        self._places = places
+        self._identities = {identity.url: identity for identity in places.identities}
+        self._fetchers: dict[str, Fetcher] = {}
+        self._verified: dict[str, float] = {}
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return DataFiles, (self._places,)
+
+    def are_local(self, references: Iterable[Reference]) -> bool:
+        """Return whether all references point into files on this machine."""
+        return all(map(is_local, {self._url(reference) for reference in references}))
+
+    def _url(self, reference: Reference) -> str:
+        url = self._places.urls.get(reference.url, reference.url)
+        protocol = self._places.protocol
+        return f"{protocol}://{url}" if protocol is not None and split_protocol(url)[0] is None else url
+
+    def read(self, references: Sequence[Reference], scratch: Scratch) -> Iterator[Content]:
+        """Yield the bytes that references point to; each is valid until the next one is asked for.
+
+        Parameters
+        ----------
+        references
+            (n,) references into one file, sorted by where they begin.
+        scratch
+            Where the bytes may be put.
+
+        Raises
+        ------
+        SourceError
+            The file cannot be read, or is not the one that the references were made of.
+        """
+        url, before = self._url(references[0]), self._identities.get(references[0].url)
+        if is_local(url):
+            yield from self._read_local(url, before, references, scratch)
+        elif any(reference.byte_length is None for reference in references):
+            yield from [self._read_whole(url)] * len(references)
+        else:
+            yield from self._fetch(url, before, references)
+
+    # Local files
+
+    def _read_local(
+        self, url: str, before: SourceIdentity | None, references: Sequence[Reference], scratch: Scratch
+    ) -> Iterator[Content]:
+        buffer = scratch.take(max(reference.byte_length or 0 for reference in references))
+        with source_errors(url), self._open(url) as file:
+            _check(url, before, local_identity(os.fstat(file.fileno()), url))
+            for reference in references:
+                file.seek(reference.byte_offset)
+                if reference.byte_length is None:
+                    yield file.read()
+                    continue
+                content = buffer[: reference.byte_length]
+                found = file.readinto(content)
+                if found != reference.byte_length:
+                    raise _too_short(url, reference, found)
+                yield content
+
+    def _open(self, url: str) -> BufferedReader:
+        protocol, path = split_protocol(url)
+        local = strip_protocol(url) if protocol else self._places.folder / Path(path).expanduser()
+        return Path(local).open("rb")
+
+    # Remote files
+
+    def _read_whole(self, url: str) -> bytes:
+        with source_errors(url):
+            filesystem, path = reach(url, self._places.storage_options)
+            content: bytes = filesystem.cat_file(path)
+        return content
+
+    def _fetch(
+        self, url: str, before: SourceIdentity | None, references: Sequence[Reference]
+    ) -> Iterator[Content]:
+        fetcher = self._fetcher(url)
+        runs = _runs(references)
+        spans = [list(run.spans()) for run in runs]
+        pieces = iter(fetcher.fetch(list(itertools.chain.from_iterable(spans))))
+        if before is not None:
+            self._verify(url, before, fetcher)
+        for run, parts in zip(runs, spans, strict=True):
+            yield from run.contents(list(itertools.islice(pieces, len(parts))))
+
+    def _fetcher(self, url: str) -> Fetcher:
+        with self._lock:
+            if self._process != os.getpid():  # filesystems and their threads do not survive a fork
+                self._fetchers, self._process = {}, os.getpid()
+            if url not in self._fetchers:
+                with source_errors(url):
+                    self._fetchers[url] = Fetcher(*reach(url, self._places.storage_options))
+            return self._fetchers[url]
+
+    def _verify(self, url: str, before: SourceIdentity, fetcher: Fetcher) -> None:
+        """Look, now and then, whether a file is the one that references were made of."""
+        # Of a server that tells tags, the fetcher itself notices another one.
+        tag, now = fetcher.entity_tag, time.monotonic()
+        if tag is not None and before.etag is not None:
+            _check(url, before, SourceIdentity(url=url, etag=tag))
+        elif now >= self._verified.get(url, 0.0):
+            with source_errors(url):
+                _check(url, before, remote_identity(*reach(url, self._places.storage_options), url))
+            self._verified[url] = now + SECONDS_BETWEEN_LOOKS
+
+
+def _check(url: str, before: SourceIdentity | None, now: SourceIdentity) -> None:
+    found = None if before is None else difference(before, now)
+    if found is not None:
+        raise SourceChangedError(
+            f"{redact(url)}: is not the file that the references were made of: {found}; make them anew"
+        )
+
+
+def _too_short(url: str, reference: Reference, found: int) -> SourceChangedError:
+    return SourceChangedError(
+        f"{redact(url)}: has {found} bytes from byte {reference.byte_offset} on, where references tell of"
+        f" {reference.byte_length}: it is not the file that they were made of; make them anew"
+    )
+
+
+# Ranges that are fetched together ---------------------------------------------------------
+
+
+@dataclass(kw_only=True, slots=True)
+class _Run:
+    """Ranges that are fetched as one."""
+
+    start: int
+    """Where the first begins (bytes)."""
+    stop: int
+    """Where the last one ends (bytes)."""
+    references: list[Reference] = field(default_factory=list)
+    """The ranges."""
+
+    def spans(self) -> Iterator[Span]:
+        """Yield its pieces, for several connections to share."""
+        for at in range(self.start, self.stop, _LARGEST_REQUEST_BYTES):
+            yield Span(byte_offset=at, byte_length=min(_LARGEST_REQUEST_BYTES, self.stop - at))
+
+    def contents(self, pieces: Sequence[bytes]) -> Iterator[Content]:
+        """Yield the bytes of each range, of the bytes of the pieces."""
+        whole = memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        for reference in self.references:
+            first = reference.byte_offset - self.start
+            yield whole[first : first + (reference.byte_length or 0)]
+
+
+def _runs(references: Sequence[Reference]) -> list[_Run]:
+    runs: list[_Run] = []
+    for reference in references:
+        start, stop = reference.byte_offset, reference.byte_offset + (reference.byte_length or 0)
+        if not runs or start - runs[-1].stop > _LARGEST_GAP_BYTES:
+            runs.append(_Run(start=start, stop=stop))
+        runs[-1].stop = max(runs[-1].stop, stop)
+        runs[-1].references.append(reference)
+    return runs
