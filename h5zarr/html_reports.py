@@ -12,12 +12,16 @@ from h5zarr.errors import Problem
 from h5zarr.html_page import Cell, Column, Page, Section, Table, render, table
 from h5zarr.html_pictures import map_picture, sizes_picture
 from h5zarr.inspection import DatasetRow, Inspection, describe_datatype, filter_text, shape_text
+from h5zarr.io_plan import IoPlan, io_plan
 from h5zarr.model import ArrayNode, FileScan, GroupNode, Hierarchy
+from h5zarr.references_inspection import ReferencesInspection, extension_name
 from h5zarr.report import ValidationReport
 from h5zarr.text import count, human_bytes, printable
 
 _FOLDED_FROM = 400
 """Pages with more datasets show their groups folded."""
+
+_REPACKING = "This mends it in a local copy. A netCDF-4 file stays one; nccopy -c changes chunk shapes too."
 
 _DATASET_COLUMNS = (
     Column(title="dataset"),
@@ -42,7 +46,9 @@ _ARRAY_COLUMNS = (
 )
 
 
-def report_html(result: Inspection | Hierarchy | ValidationReport, location: str = "") -> str:
+def report_html(
+    result: Inspection | ReferencesInspection | Hierarchy | ValidationReport, location: str = ""
+) -> str:
     """Return a result as one self-contained HTML page, which needs neither network nor scripts.
 
     Parameters
@@ -54,6 +60,8 @@ def report_html(result: Inspection | Hierarchy | ValidationReport, location: str
     """
     if isinstance(result, Inspection):
         page = inspection_page(result)
+    elif isinstance(result, ReferencesInspection):
+        page = references_page(result.hierarchy, result.location)
     elif isinstance(result, Hierarchy):
         page = references_page(result, location)
     else:
@@ -106,7 +114,40 @@ def _file_sections(inspection: Inspection) -> Iterable[Section]:
     if byte_length:
         yield Section(anchor="map", title="Where the data lie", map=map_picture(byte_length, pieces))
     yield from _sizes_section(pieces)
+    yield _cloud_section(inspection.io or io_plan(inspection.scan))
     yield Section(anchor="datasets", title="Datasets", tables=tuple(_dataset_tables(inspection)))
+
+
+def _cloud_section(plan: IoPlan) -> Section:
+    """Return what the file costs to read over a network, and what would make it cost less."""
+    sentences = [_sentence(text) for text in (plan.verdict, *(one.found for one in plan.advice))]
+    return Section(
+        anchor="cloud",
+        title="In the cloud",
+        texts=(*sentences, *((_REPACKING,) if plan.command else ())),
+        commands=() if plan.command is None else (printable(plan.command),),
+        facts=tuple(_cloud_facts(plan)),
+    )
+
+
+def _sentence(text: str) -> str:
+    return printable(f"{text[:1].upper()}{text[1:]}.")
+
+
+def _cloud_facts(plan: IoPlan) -> Iterable[tuple[str, str]]:
+    if plan.fetched is not None:
+        yield "requests of the scan", f"{plan.fetched.requests:,}"
+        yield "bytes that came", human_bytes(plan.fetched.byte_length)
+        yield "round trips", f"{plan.fetched.round_trips:,}"
+        yield "reads not foreseen", f"{plan.fetched.misses:,}"
+    if plan.metadata_byte_length is not None and plan.metadata_places is not None:
+        yield "metadata, at most", human_bytes(plan.metadata_byte_length)
+        yield "places of metadata", f"{plan.metadata_places:,}"
+    if plan.page_byte_length is not None:
+        yield "pages", human_bytes(plan.page_byte_length)
+    if plan.chunks.count:
+        yield "chunks below 1 MiB", f"{plan.chunks.small_share:.0%}"
+        yield "chunks over 64 MiB", f"{plan.chunks.large_share:.0%}"
 
 
 def _pieces_of_file(found: FileScan) -> list[Pieces]:
@@ -269,18 +310,13 @@ def _array_cells(array: ArrayNode) -> tuple[Cell, ...]:
     return (
         _cell(array.path.rpartition("/")[2]),
         _cell(_times(metadata["shape"]) or "scalar"),
-        _cell(_name(metadata["data_type"])),
+        _cell(extension_name(metadata["data_type"])),
         _cell(_chunk_shape(metadata["chunk_grid"])),
-        _cell(", ".join(map(_name, metadata["codecs"]))),
+        _cell(", ".join(map(extension_name, metadata["codecs"]))),
         _cell(f"{len(manifest.grid_position):,}", 100 * len(manifest) / total if total else None),
         _cell(f"{len(manifest.inline):,}"),
         _cell(human_bytes(int(manifest.byte_length.sum()))),
     )
-
-
-def _name(extension: str | Mapping[str, object]) -> str:
-    """Return the name of a data type or codec (Zarr v3 core, "Extension definition")."""
-    return extension if isinstance(extension, str) else str(extension["name"])
 
 
 def _chunk_shape(grid: Mapping[str, Mapping[str, Sequence[int]]]) -> str:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 import math
+import os
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fsspec.utils import stringify_path
+
 from h5zarr.attributes import is_boolean, is_dimension_placeholder, is_dimension_scale
+from h5zarr.converter import refuse_options
 from h5zarr.errors import Problem
 from h5zarr.filter_registry import filter_name
+from h5zarr.io_plan import IoPlan, io_plan
 from h5zarr.model import (
     JSON,
     Dataset,
@@ -24,6 +28,20 @@ from h5zarr.model import (
     Shape,
     SourceIdentity,
 )
+from h5zarr.outline import (
+    Column,
+    Entry,
+    Note,
+    Outline,
+    Row,
+    branches_of,
+    parent,
+    problem_entries,
+    times,
+)
+from h5zarr.prefetch import holds_credentials, redact
+from h5zarr.references import formats
+from h5zarr.references_inspection import ReferencesInspection, inspect_hierarchy
 from h5zarr.scanner import INLINE_LIMIT_BYTES, INLINE_THRESHOLD_BYTES, Progress, scan
 from h5zarr.source import Source
 from h5zarr.text import count, human_bytes, printable
@@ -32,20 +50,21 @@ from h5zarr.translator import translate
 _IEEE_FIELDS = {2: (5, 10), 4: (8, 23), 8: (11, 52)}
 _MOST_NAMES = 4
 _WIDEST_DATATYPE = 48
-_HEADER = (
-    "path",
-    "shape",
-    "datatype",
-    "layout",
-    "chunk shape",
-    "chunks",
-    "filters",
-    "stored",
-    "logical",
-    "dimension scales",
-    "left out",
+_PLAN_LABEL_WIDTH = 10
+"""Characters before the text of a line of the I/O plan."""
+_COLUMNS = (
+    Column(title="shape"),
+    Column(title="datatype", can_be_cut=True),
+    Column(title="layout", rank=7),
+    Column(title="chunk shape", rank=2),
+    Column(title="chunks", is_number=True, rank=5),
+    Column(title="filters", rank=3, can_be_cut=True),
+    Column(title="stored", is_number=True, rank=1),
+    Column(title="logical", is_number=True, rank=4, sign="→"),
+    Column(title="ratio", is_number=True, rank=4),
+    Column(title="dimension scales", rank=6, can_be_cut=True),
+    Column(title="left out"),
 )
-_RIGHT_ALIGNED = frozenset({"chunks", "stored", "logical"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,10 +149,12 @@ class Inspection:
     """What `convert` would report."""
     scan: FileScan = field(compare=False, repr=False)
     """All that was scanned, the chunk indexes too."""
+    io: IoPlan | None = None
+    """What the file costs to read over a network; None where nobody asked."""
 
     def to_json(self) -> dict[str, JSON]:
-        """Return all of it as JSON."""
-        return {
+        """Return all of it as JSON; ``io`` only where it was asked for."""
+        document: dict[str, JSON] = {
             "source": {
                 "url": self.source.url,
                 "byte_length": self.source.byte_length,
@@ -145,40 +166,45 @@ class Inspection:
             "other_names": dict(self.other_names),
             "problems": [problem.to_json() for problem in self.problems],
         }
+        if self.io is not None:
+            document["io"] = self.io.to_json()
+        return document
 
     def lines(self) -> list[str]:
-        """Return a heading, an aligned table of groups and datasets, links, and problems."""
-        return [
-            self._heading(),
-            "",
-            *_aligned([_HEADER, *self._cells()]),
-            *_section("other names", self._links()),
-            *_section("what convert would leave out", map(str, self.problems)),
-        ]
+        """Return a heading, an aligned table of groups and datasets, links, the I/O plan, and problems."""
+        return self.outline().lines()
 
-    def _heading(self) -> str:
+    def outline(self) -> Outline:
+        """Return it laid out for people."""
+        names = [Entry(text=f"{name} = {path}") for name, path in self.other_names.items()]
+        return Outline(
+            location=self.source.url,
+            facts=self._facts(),
+            columns=_COLUMNS,
+            branches=branches_of(self.groups, self.datasets, _outline_row),
+            notes=(
+                Note(title="other names", entries=tuple(names)),
+                Note(
+                    title="over a network",
+                    entries=() if self.io is None else _plan_entries(self.io),
+                    hanging=_PLAN_LABEL_WIDTH,
+                ),
+                Note(
+                    title="what convert would leave out",
+                    entries=problem_entries(self.problems),
+                    is_warning=True,
+                ),
+            ),
+        )
+
+    def _facts(self) -> tuple[str, ...]:
         length = self.source.byte_length
-        counts = [
+        return (
+            *(() if length is None else (human_bytes(length),)),
             count(len(self.groups), "group"),
             count(len(self.datasets), "dataset"),
             count(len(self.problems), "problem"),
-        ]
-        return ", ".join(
-            [printable(self.source.url), *([] if length is None else [human_bytes(length)]), *counts]
         )
-
-    def _cells(self) -> list[tuple[str, ...]]:
-        below: dict[str, list[DatasetRow]] = {group: [] for group in self.groups}
-        elsewhere: list[DatasetRow] = []
-        for row in self.datasets:
-            below.get(_parent(row.path), elsewhere).append(row)
-        cells: list[tuple[str, ...]] = []
-        for group, rows in below.items():
-            cells += [(group.rstrip("/") + "/",), *map(_dataset_cells, rows)]
-        return cells + [_dataset_cells(row) for row in elsewhere]
-
-    def _links(self) -> list[str]:
-        return [f"{name} = {path}" for name, path in self.other_names.items()]
 
 
 def inspect(
@@ -193,14 +219,16 @@ def inspect(
     follow_external: bool = False,
     isolate: bool = False,
     timeout: float | None = None,
+    io: bool = False,
     progress: Progress | None = None,
-) -> Inspection:
-    """Return what an HDF5 file holds, and what of it references cannot express.
+) -> Inspection | ReferencesInspection:
+    """Return what an HDF5 file holds and what of it references cannot express; or what references hold.
 
     Parameters
     ----------
     source
-        Path, fsspec URL, open binary file, or open `h5py.File`.
+        Path, fsspec URL, open binary file, or open `h5py.File`; or path or URL of references, whose
+        suffix tells their format.
     storage_options
         Options of the fsspec filesystem.
     group
@@ -209,8 +237,16 @@ def inspect(
         Shell patterns of absolute dataset paths to take and to leave out.
     inline_threshold, inline_limit, follow_external, isolate, timeout
         As of `h5zarr.scan`: they decide what would be a problem.
+    io
+        Whether to tell what the file costs to read over a network, and what would make it cost less.
     progress
         Called with the number of objects done and their total.
+
+    Returns
+    -------
+    Inspection or ReferencesInspection
+        The latter of references. Both have ``problems``, ``lines()`` and ``to_json()``. URLs in it are
+        without credentials.
 
     Raises
     ------
@@ -218,21 +254,44 @@ def inspect(
         The file cannot be read; the subclass tells why.
     GroupNotFoundError
         ``group`` is not in the file.
+    ReferencesError
+        ``source`` are references that cannot be loaded, or an option is given that chooses what is
+        scanned of an HDF5 file.
     """
+    scanning: dict[str, Any] = {
+        "group": group,
+        "include": tuple(include),
+        "exclude": tuple(exclude),
+        "inline_threshold": inline_threshold,
+        "inline_limit": inline_limit,
+        "follow_external": follow_external,
+        "isolate": isolate,
+        "timeout": timeout,
+    }
+    if isinstance(source, str | os.PathLike) and formats.format_of(source) is not None:
+        refuse_options(source, inspect, {**scanning, "io": io})
+        return _inspect_references(stringify_path(source), storage_options)
     found = scan(
         source,
         storage_options=storage_options,
-        group=group,
-        include=include,
-        exclude=exclude,
-        inline_threshold=inline_threshold,
-        inline_limit=inline_limit,
-        follow_external=follow_external,
-        isolate=isolate,
-        timeout=timeout,
+        public_url=_public_url(source),
         progress=progress,
+        **scanning,
     )
-    return inspect_scan(found, translate(found))
+    return inspect_scan(found, translate(found), io=io)
+
+
+def _public_url(source: Source) -> str | None:
+    """Return the URL to show instead of one with a signature or password in it."""
+    return redact(source) if isinstance(source, str) and holds_credentials(source) else None
+
+
+def _inspect_references(url: str, storage_options: Mapping[str, Any] | None) -> ReferencesInspection:
+    hierarchy = formats.load(url, storage_options=storage_options)
+    told = formats.read_provenance(url, storage_options=storage_options)
+    return inspect_hierarchy(
+        hierarchy, location=url, format=formats.format_of(url) or "json", version=told.version
+    )
 
 
 def _other_names(found: FileScan) -> dict[str, str]:
@@ -240,7 +299,7 @@ def _other_names(found: FileScan) -> dict[str, str]:
     return groups | {name: dataset.path for dataset in found.datasets for name in dataset.other_names}
 
 
-def inspect_scan(found: FileScan, hierarchy: Hierarchy) -> Inspection:
+def inspect_scan(found: FileScan, hierarchy: Hierarchy, *, io: bool = False) -> Inspection:
     """Return what a scanned file holds.
 
     Parameters
@@ -249,6 +308,8 @@ def inspect_scan(found: FileScan, hierarchy: Hierarchy) -> Inspection:
         The scanned file.
     hierarchy
         Its translation, which knows what cannot be expressed.
+    io
+        Whether to tell what it costs to read over a network.
     """
     problems: dict[str, list[Problem]] = {}
     for problem in hierarchy.problems:
@@ -260,6 +321,7 @@ def inspect_scan(found: FileScan, hierarchy: Hierarchy) -> Inspection:
         other_names=_other_names(found),
         problems=hierarchy.problems,
         scan=found,
+        io=io_plan(found) if io else None,
     )
 
 
@@ -372,21 +434,38 @@ def _based(datatype: Datatype) -> str:
     return f"{base}{list(datatype.dimensions)}"
 
 
+def _plan_entries(plan: IoPlan) -> tuple[Entry, ...]:
+    command = printable(plan.command or "")
+    return tuple(Entry(text=line, is_command=line.strip() == command) for line in plan.lines())
+
+
+def _outline_row(row: DatasetRow) -> Row:
+    loss = _loss_text(row)
+    return Row(path=row.path, cells=(*_dataset_cells(row), loss), is_lost=bool(loss))
+
+
 def _dataset_cells(row: DatasetRow) -> tuple[str, ...]:
     chunked = row.chunk_shape is not None
     return (
-        row.path,
         shape_text(row),
         textwrap.shorten(describe_datatype(row.datatype), _WIDEST_DATATYPE, placeholder=" …"),
         str(row.layout),
-        _join(row.chunk_shape or ()),
+        times(row.chunk_shape or ()),
         f"{row.chunks_stored}/{row.chunks_total}" if chunked else "",
         ", ".join(map(filter_text, row.filters)),
         human_bytes(row.stored_bytes),
         human_bytes(row.logical_bytes),
+        _ratio_text(row),
         _scales_text(row),
-        _loss_text(row),
     )
+
+
+def _ratio_text(row: DatasetRow) -> str:
+    """Return how many times shorter it is stored than it is."""
+    if not row.stored_bytes or not row.logical_bytes:
+        return ""
+    ratio = row.logical_bytes / row.stored_bytes
+    return f"{ratio:,.0f}x" if ratio >= 100 else f"{ratio:.3g}x" if ratio >= 1 else f"{ratio:.2f}x"
 
 
 def shape_text(row: DatasetRow) -> str:
@@ -398,11 +477,7 @@ def shape_text(row: DatasetRow) -> str:
         f"{extent}" if extent == limit else f"{extent}/{'inf' if limit is None else limit}"
         for extent, limit in zip(row.shape, limits, strict=True)
     )
-    return _join(extents) or "scalar"
-
-
-def _join(extents: Iterable[object]) -> str:
-    return " x ".join(map(str, extents))
+    return times(extents) or "scalar"
 
 
 def filter_text(stage: Filter) -> str:
@@ -418,40 +493,17 @@ def _scales_text(row: DatasetRow) -> str:
         return "(netCDF dimension)" if row.is_placeholder else "(scale)"
     if not any(row.dimension_scales):
         return ""
-    folder = _parent(row.path)
+    folder = parent(row.path)
     return ", ".join(
         "/".join(_short(scale, folder) for scale in scales) or "-" for scales in row.dimension_scales
     )
 
 
 def _short(path: str, folder: str) -> str:
-    return path.rpartition("/")[2] if _parent(path) == folder else path
+    return path.rpartition("/")[2] if parent(path) == folder else path
 
 
 def _loss_text(row: DatasetRow) -> str:
     if row.left_out:
         return "dataset"
     return count(len(row.attributes_left_out), "attribute") if row.attributes_left_out else ""
-
-
-def _parent(path: str) -> str:
-    return path.rpartition("/")[0] or "/"
-
-
-def _section(title: str, lines: Iterable[str]) -> list[str]:
-    indented = [f"  {printable(line)}" for line in lines]
-    return ["", f"{title}:", *indented] if indented else []
-
-
-def _aligned(table: Sequence[tuple[str, ...]]) -> list[str]:
-    """Return the lines of a table; columns without any content but their title are left out."""
-    columns = list(itertools.zip_longest(*(map(printable, cells) for cells in table), fillvalue=""))
-    shown = [_align(column) for column in columns if any(column[1:])]
-    return ["  ".join(cells).rstrip() for cells in zip(*shown, strict=True)]
-
-
-def _align(column: tuple[str, ...]) -> list[str]:
-    width = max(map(len, column))
-    if column[0] in _RIGHT_ALIGNED:
-        return [cell.rjust(width) for cell in column]
-    return [cell.ljust(width) for cell in column]

@@ -19,6 +19,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from h5zarr.cli import main
+from h5zarr.references.formats import WriteOptions
 
 REPOSITORY = str(Path(__file__).parents[1])
 EQUAL, INCOMPLETE, FAILED, INTERRUPTED = 0, 1, 2, 130
@@ -133,8 +134,17 @@ def test_convert_passes_its_other_options(source: Path, monkeypatch: pytest.Monk
         "-S",
         "key=a=b",
     ]
-    assert run("convert", source, "-o", "-", *numbers, *names).exit_code == EQUAL
+    writing = ["--format", "json", "-O", "key=1"]
+    assert run("convert", source, "-o", "-", *numbers, *names, *writing).exit_code == EQUAL
     assert seen == {
+        "format": "json",
+        "output_options": {"key": 1},
+        "zarr_format": "3",
+        "record_size": None,
+        "branch": None,
+        "message": None,
+        "shard_bytes": None,
+        "portable": False,
         "storage_options": {"anon": True, "key": "a=b"},
         "public_url": "s3://b/k",
         "group": "/",
@@ -219,12 +229,12 @@ def test_url_that_leads_nowhere(url: str) -> None:
     assert_one_clear_line(run("convert", url, "-o", "-"))
 
 
-@pytest.mark.parametrize("out", ["nowhere/out.json", "folder", "source.h5/out.json"])
+@pytest.mark.parametrize("out", ["nowhere/out.json", "folder.json", "source.h5/out.json"])
 def test_output_that_cannot_be_written(source: Path, tmp_path: Path, out: str) -> None:
-    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder.json").mkdir()
     assert_one_clear_line(run("convert", source, "-o", tmp_path / out), out)
-    assert names_in(tmp_path) == {"source.h5", "folder"}
-    assert names_in(tmp_path / "folder") == set()
+    assert names_in(tmp_path) == {"source.h5", "folder.json"}
+    assert names_in(tmp_path / "folder.json") == set()
 
 
 def test_failure_keeps_an_older_output(tmp_path: Path) -> None:
@@ -284,6 +294,94 @@ def test_unknown_failure_is_not_hidden(source: Path, monkeypatch: pytest.MonkeyP
     assert isinstance(run("convert", source, "-o", "-").exception, ZeroDivisionError)
 
 
+# Several inputs ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.h5", "b.h5"):
+        with h5py.File(folder / name, "w") as file:
+            file["x"] = np.arange(600)
+    return folder
+
+
+def test_several_inputs_become_a_folder(sources: Path, tmp_path: Path) -> None:
+    result = run("convert", sources / "a.h5", sources / "b.h5", "-o", tmp_path / "out")
+    assert result.exit_code == EQUAL
+    assert names_in(tmp_path / "out") == {"a.json", "b.json"}
+    lines = sorted(result.stderr.splitlines())
+    assert lines[0] == f"h5zarr: {sources}/a.h5: converted {tmp_path}/out/a.json"
+    assert lines[2] == f"h5zarr: {tmp_path}/out: 2 files: 2 converted"
+
+
+@pytest.mark.parametrize("out", ["out/", "there"])
+def test_a_folder_takes_one_input_too(sources: Path, tmp_path: Path, out: str) -> None:
+    (tmp_path / "there").mkdir()
+    assert run("convert", sources / "a.h5", "-o", f"{tmp_path}/{out}", "--quiet").exit_code == EQUAL
+    assert names_in(tmp_path / out) == {"a.json"}
+
+
+def test_bad_input_stops_no_other(sources: Path, tmp_path: Path) -> None:
+    (sources / "c.h5").write_text("no HDF5")
+    result = run("convert", f"{sources}/*.h5", "-o", f"{tmp_path}/out/", "-j", "2")
+    assert result.exit_code == INCOMPLETE
+    assert names_in(tmp_path / "out") == {"a.json", "b.json"}
+    assert f"{sources}/c.h5: is not an HDF5 file" in result.stderr
+    assert result.stderr.splitlines()[-1].endswith("3 files: 2 converted, 1 failed")
+
+
+def test_list_of_inputs(sources: Path, tmp_path: Path) -> None:
+    listed = f"# a comment\n{sources}/a.h5\n\n{sources}/b.h5\n"
+    arguments = ["convert", "--from-file", "-", "-o", f"{tmp_path}/out", "--format", "parquet"]
+    assert CliRunner().invoke(main, arguments, input=listed).exit_code == EQUAL
+    assert names_in(tmp_path / "out") == {"a.parq", "b.parq"}
+
+
+def test_resume_leaves_what_is_done(sources: Path, tmp_path: Path) -> None:
+    arguments = ["convert", f"{sources}/*.h5", "-o", f"{tmp_path}/out/", "--resume"]
+    run(*arguments)
+    before = (tmp_path / "out" / "a.json").stat().st_mtime_ns
+    assert "2 files: 2 unchanged" in run(*arguments).stderr
+    assert (tmp_path / "out" / "a.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-o", "out.json"], "name an INPUT"),
+        (["a.h5", "-o", "out.json", "--resume"], "for several inputs"),
+        (["a.h5", "b.h5", "-o", "-"], "cannot go to stdout"),
+        (["a.h5", "-o", "-", "--format", "parquet"], "only JSON"),
+    ],
+)
+def test_what_several_inputs_cannot_do(arguments: list[str], message: str) -> None:
+    result = run("convert", *arguments)
+    assert result.exit_code == FAILED
+    assert message in result.stderr
+
+
+# combine and rename -----------------------------------------------------------------------
+
+
+def test_combine_and_rename(sources: Path, tmp_path: Path) -> None:
+    combined = run("combine", f"{sources}/*.h5", "-o", tmp_path / "all.json", "--new-dim", "run")
+    assert combined.exit_code == EQUAL
+    assert run("validate", tmp_path / "all.json").exit_code == EQUAL
+    moved = tmp_path / "moved"
+    sources.rename(moved)
+    assert run("validate", tmp_path / "all.json").exit_code == FAILED
+    renamed = run("rename", tmp_path / "all.json", "-o", tmp_path / "new.json", "--to", sources, moved)
+    assert renamed.exit_code == EQUAL
+    assert run("validate", tmp_path / "new.json").exit_code == EQUAL
+
+
+def test_combine_refuses_on_one_line(sources: Path, tmp_path: Path) -> None:
+    result = run("combine", f"{sources}/*.h5", "-o", tmp_path / "all.json", "--concat", "time")
+    assert_one_clear_line(result, "time")
+
+
 # Interruption -----------------------------------------------------------------------------
 
 
@@ -300,11 +398,11 @@ def test_interruption(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_interruption_while_writing_leaves_nothing(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def blocks(_: Any) -> Iterator[bytes]:
+    def blocks(*_: Any, **__: Any) -> Iterator[bytes]:
         yield b"{"
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(import_module("h5zarr.converter").Conversion, "blocks", blocks)
+    monkeypatch.setattr(import_module("h5zarr.references.kerchunk_json"), "render", blocks)
     assert run("convert", source, "-o", tmp_path / "out.json").exit_code == INTERRUPTED
     assert names_in(tmp_path) == {"source.h5"}
 
@@ -395,7 +493,7 @@ def test_version() -> None:
     assert run("--version").stdout.startswith("h5zarr, version ")
 
 
-@pytest.mark.parametrize("verb", ["convert", "validate", "inspect"])
+@pytest.mark.parametrize("verb", main.commands)
 def test_help(verb: str) -> None:
     assert run(verb, "--help").stdout.startswith("Usage: ")
 
@@ -511,16 +609,33 @@ def test_validate_without_its_source(references: Path, source: Path) -> None:
 # All verbs --------------------------------------------------------------------------------
 
 
+CALLABLE = {"progress", "report", "executor", "convert_options"}
+"""Parameters that no command line has."""
+ONLY_HERE = {"quiet", "debug", "as_json", "html", "io", "jobs", "resume", "from_file"}
+
+
 @pytest.mark.parametrize(
     ("verb", "module"),
-    [("convert", "converter"), ("validate", "validator"), ("inspect", "inspection")],
+    [
+        ("convert", "converter"),
+        ("convert", "many"),
+        ("validate", "validator"),
+        ("inspect", "inspection"),
+        ("combine", "combiner"),
+        ("rename", "renamer"),
+    ],
 )
 def test_verb_mirrors_its_function(verb: str, module: str) -> None:
-    function = signature(getattr(import_module(f"h5zarr.{module}"), verb))
-    expected = {name: each.default for name, each in function.parameters.items() if name != "progress"}
+    name = "convert_many" if module == "many" else verb
+    function = signature(getattr(import_module(f"h5zarr.{module}"), name))
+    expected = {name: each.default for name, each in function.parameters.items() if name not in CALLABLE}
+    if "source" in expected and verb == "convert":
+        expected["sources"] = expected.pop("source")
+    if expected.pop("writing", None) is not None:
+        expected |= dict.fromkeys(WriteOptions.__annotations__) | {"zarr_format": "3", "portable": False}
     options = {each.name: each for each in main.commands[verb].params}
     assert expected.keys() <= options.keys()
-    assert options.keys() - expected.keys() <= {"quiet", "debug", "as_json", "html"}
+    assert options.keys() - expected.keys() <= ONLY_HERE
     told = {
         name: value for name, value in expected.items() if isinstance(value, int | str) and value is not False
     }

@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from conftest import FIXTURE_NAMES, FIXTURES
+from slow_server import SlowServer, slow_server
 
 from h5zarr.cli import main
 from h5zarr.converter import convert
-from h5zarr.html_page import Page, render
+from h5zarr.html_page import Page, Section, render
 from h5zarr.html_pictures import sizes_picture
 from h5zarr.html_reports import inspection_page, references_page, validation_page
 from h5zarr.inspection import inspect_scan
+from h5zarr.io_plan import io_plan
 from h5zarr.report import Kind, Mismatch, ValidationReport
 from h5zarr.scanner import scan
 from h5zarr.translator import translate
@@ -59,6 +61,7 @@ def report(*mismatches: Mismatch) -> ValidationReport:
         chunks_compared=10,
         chunks_total=12,
         bytes_compared=4000,
+        bytes_moved=0,
         problems_reported=0,
         mismatch_count=len(mismatches),
         mismatches=mismatches,
@@ -116,6 +119,35 @@ def test_page_of_references_names_every_array(name: str) -> None:
     Outline(render(page, version="1"))
     rows = [row for section in page.sections for table in section.tables for row in table.rows]
     assert len(rows) == len(list(hierarchy.arrays())) + len(hierarchy.problems)
+
+
+def cloud_section(page: Page) -> Section:
+    return next(section for section in page.sections if section.anchor == "cloud")
+
+
+def test_page_tells_how_a_file_is_read_in_the_cloud(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        values = np.random.default_rng(0).random((64, 8192))
+        file.create_dataset("<x>", data=values, chunks=(1, 8192))
+    with slow_server(SlowServer(folder=tmp_path)) as server:
+        found = scan(f"{server.url}/f.h5")
+        requests = len(server.requests)
+    plan = io_plan(found)
+    for inspection in (inspect_scan(found, translate(found)), inspect_scan(found, translate(found), io=True)):
+        section = cloud_section(inspection_page(inspection))
+        assert section.texts[0] == "Not cloud-friendly: metadata together, most data in chunks below 1 MiB."
+        assert section.texts[1] == f"{plan.advice[0].found}."
+        assert section.commands == (plan.command,)
+        assert dict(section.facts)["requests of the scan"] == f"{requests}"
+        assert dict(section.facts)["chunks below 1 MiB"] == "100%"
+        assert plan.command in Outline(render(inspection_page(inspection), version="1")).text
+
+
+def test_page_of_a_file_that_is_well_has_no_advice() -> None:
+    section = cloud_section(page_of(FIXTURES / "climate.nc"))
+    assert section.texts == ("Cloud-friendly: so small that it is read whole.",)
+    assert section.commands == ()
+    assert "requests of the scan" not in dict(section.facts)
 
 
 def test_page_of_a_validation() -> None:
@@ -225,8 +257,10 @@ def test_inspect_and_validate_write_pages(tmp_path: Path) -> None:
     convert(source, refs)
     run = CliRunner().invoke
     inspected = run(main, ["inspect", str(source), "--html", str(tmp_path / "file.html")])
+    referenced = run(main, ["inspect", str(refs), "--html", "-"])
     validated = run(main, ["validate", str(refs), "--html", "-", "--quiet"])
     assert (inspected.exit_code, inspected.stdout) == (0, "")
     assert "All of it can be read" in Outline((tmp_path / "file.html").read_text()).text
+    assert "They have all of what was asked for" in Outline(referenced.stdout).text
     assert validated.exit_code == 0
     assert "Validation of climate.json" in Outline(validated.stdout).text

@@ -2,51 +2,174 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from h5zarr.cli.options import debug, quiet, scanning, translating
+from h5zarr.cli.completion import complete_path
+from h5zarr.cli.options import debug, jobs, quiet, scanning, translating, writing
 from h5zarr.cli.terminal import progress_bar
 from h5zarr.cli.verbs import EXIT_DONE, EXIT_INCOMPLETE, Verb, tell, tell_all
 from h5zarr.text import count
 
 if TYPE_CHECKING:
     from h5zarr.converter import Conversion
+    from h5zarr.file_report import FileReport
 
 _STDOUT = "-"
+_PATTERN = frozenset("*?[")
+_EXAMPLES = """
+\b
+Examples:
+  h5zarr convert file.nc -o file.json
+  h5zarr convert s3://bucket/file.nc -S anon=true -o file.parq
+  h5zarr convert 'data/*.h5' -o references/ --resume
+  h5zarr convert copy.nc -o file.json --public-url s3://bucket/file.nc
+  h5zarr convert file.json -o file.icechunk
+
+Then compare them with the file: h5zarr validate file.json
+"""
 
 
-@click.command("convert", cls=Verb)
-@click.argument("source", metavar="INPUT")
+@click.command("convert", cls=Verb, epilog=_EXAMPLES)
+@click.argument("sources", metavar="INPUT...", nargs=-1, shell_complete=complete_path)
 @click.option(
-    "-o", "--output", "out", required=True, metavar="OUT", help="Path or URL to write; - is stdout."
+    "-o",
+    "--output",
+    "out",
+    required=True,
+    metavar="OUT",
+    shell_complete=complete_path,
+    help="Path or URL to write, - is stdout; of several inputs, a folder.",
 )
+@click.option(
+    "--from-file",
+    type=click.File("r", encoding="utf-8", errors="surrogateescape"),
+    metavar="FILE",
+    shell_complete=complete_path,
+    help="Read further inputs from FILE, one a line; - is stdin.",
+)
+@jobs
+@click.option("--resume", is_flag=True, help="Of several inputs: leave what is done and unchanged.")
 @scanning
 @translating
+@writing
 @quiet
 @debug
-def convert_verb(source: str, out: str, quiet: bool, **options: Any) -> int:
-    """Write references to the chunks of INPUT, a path or an fsspec URL."""
+def convert_verb(
+    sources: tuple[str, ...],
+    out: str,
+    from_file: Iterable[str] | None,
+    jobs: int | None,
+    resume: bool,
+    quiet: bool,
+    **options: Any,
+) -> int:
+    """Write references to the chunks of INPUT.
+
+    INPUT is the path or fsspec URL of an HDF5 or netCDF-4 file. It may also be
+    references, to be written in another format. Of several inputs, patterns such as
+    's3://bucket/*.nc', or where OUT is a folder, each becomes references of its own.
+    """
+    if from_file is not None:
+        from h5zarr.inputs import read_list
+
+        sources = (*sources, *read_list(from_file))
+    if not sources:
+        raise click.UsageError("name an INPUT, or a list of them with --from-file")
+    if from_file is not None or len(sources) > 1 or _is_folder(out) or _is_pattern(sources[0]):
+        return _convert_many(sources, out, quiet, jobs=jobs, resume=resume, **options)
+    if resume or jobs is not None:
+        raise click.UsageError("--resume and --jobs are for several inputs; write FOLDER/ after -o")
+    return _convert_one(sources[0], out, quiet, **options)
+
+
+def _is_folder(out: str) -> bool:
+    """Return whether a folder was named for several outputs; some formats are folders themselves."""
+    from h5zarr.references.formats import format_of
+
+    return out.endswith("/") or (format_of(out) is None and Path(out).is_dir())
+
+
+def _is_pattern(source: str) -> bool:
+    return not _PATTERN.isdisjoint(source.partition("?")[0] if "://" in source else source) and not (
+        Path(source).exists()
+    )
+
+
+# One file --------------------------------------------------------------------------------
+
+
+def _convert_one(source: str, out: str, quiet: bool, **options: Any) -> int:
     from h5zarr.converter import convert
 
     to_stdout = out == _STDOUT
+    if to_stdout and options["format"] not in (None, "json"):
+        raise click.UsageError("only JSON can be written to stdout; name a file or folder with -o")
     with progress_bar("Scanning", quiet=quiet) as progress:
         conversion = convert(source, None if to_stdout else out, progress=progress, **options)
     if to_stdout:
         for block in conversion.blocks():
             click.echo(block, nl=False)
-    if not quiet:
-        tell_all(conversion.problems)
-        tell(_conversion_summary("stdout" if to_stdout else out, conversion))
+    tell_conversion("stdout" if to_stdout else out, conversion, quiet=quiet)
     return EXIT_INCOMPLETE if conversion.problems else EXIT_DONE
 
 
-def _conversion_summary(out: str, conversion: Conversion) -> str:
+def tell_conversion(out: str, conversion: Conversion, *, quiet: bool) -> None:
+    """Write to stderr what was written, and the problems."""
+    if quiet:
+        return
+    tell_all(conversion.problems)
     arrays = list(conversion.hierarchy.arrays())
     referenced = sum(len(array.manifest.grid_position) for array in arrays)
     inline = sum(len(array.manifest.inline) for array in arrays)
     text = f"{out}: {count(len(arrays), 'array')}, {count(referenced, 'reference')}, {inline:,} inline"
-    if not conversion.problems:
-        return text
-    return f"{text}; {count(len(conversion.problems), 'problem')}, listed above and in the references"
+    if conversion.problems:
+        text += f"; {count(len(conversion.problems), 'problem')}, listed above and in the references"
+    tell(text)
+
+
+# Several ---------------------------------------------------------------------------------
+
+
+def _convert_many(sources: tuple[str, ...], out: str, quiet: bool, **options: Any) -> int:
+    from h5zarr.many import convert_many
+
+    if out == _STDOUT:
+        raise click.UsageError("references of several inputs cannot go to stdout; name a folder with -o")
+    with progress_bar("Converting", quiet=quiet, unit="files") as progress:
+        reports = convert_many(sources, out, report=_Telling(quiet=quiet), progress=progress, **options)
+    if not quiet:
+        tell(_summary(out, reports))
+    return EXIT_DONE if all(report.ok for report in reports) else EXIT_INCOMPLETE
+
+
+class _Telling:
+    """Writes what became of each file to stderr; of those that are well, only where nobody sees a bar."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._is_brief = quiet or sys.stderr.isatty()
+
+    def __call__(self, report: FileReport) -> None:
+        for problem in report.problems:
+            tell(f"{report.name}: {problem}")
+        if report.error is not None:
+            known = report.name in report.error
+            tell(report.error if known else f"{report.name}: {report.error}", failed=True)
+        elif not self._is_brief:
+            tell(f"{report.name}: {report.status} {report.out}")
+
+
+def _summary(out: str, reports: Iterable[FileReport]) -> str:
+    told = list(reports)
+    numbers: dict[str, int] = {}
+    for report in told:
+        numbers[str(report.status)] = numbers.get(str(report.status), 0) + 1
+    text = ", ".join(f"{number:,} {status}" for status, number in numbers.items())
+    problems = sum(len(report.problems) for report in told)
+    return f"{out}: {count(len(told), 'file')}: {text}" + (
+        f"; {count(problems, 'problem')}, listed above and in the references" if problems else ""
+    )

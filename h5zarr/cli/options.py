@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from h5zarr.cli.completion import complete_path
+
 
 def _key_values(_: click.Context, __: click.Parameter, pairs: tuple[str, ...]) -> dict[str, Any]:
     options = {}
@@ -42,8 +44,14 @@ storage_option = click.option(
     help="Option of the fsspec filesystem, the value as JSON or text: -S anon=true. Repeatable.",
 )
 quiet = click.option("-q", "--quiet", is_flag=True, help="Write nothing to stderr but errors.")
+jobs = click.option(
+    "-j", "--jobs", type=click.IntRange(min=1), metavar="N", help="Work on so many files at a time."
+)
 html = click.option(
-    "--html", metavar="FILE", help="Write a report as an HTML page that needs no network; - is stdout."
+    "--html",
+    metavar="FILE",
+    shell_complete=complete_path,
+    help="Write a report as an HTML page that needs no network; - is stdout.",
 )
 debug = click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Write JSON to stdout.")
@@ -126,6 +134,13 @@ writing = decorate(
         metavar="KEY=VALUE",
         callback=_key_values,
         help="Option of the fsspec filesystem of OUT. Repeatable.",
+    ),
+    click.option(
+        "--zarr-format",
+        type=click.Choice(["3", "2", "both"]),
+        default="3",
+        show_default=True,
+        help="Which metadata to write; 2 for readers that know no other, both in JSON only.",
     ),
     click.option(
         "--record-size",

@@ -4,16 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+if TYPE_CHECKING:
+    from h5zarr.outline import Outline
+
 Progress = Callable[[int, int], None]
 
-_SECONDS_BETWEEN_DRAWINGS = 0.1
+
+def is_drawn_on(stream: TextIO) -> bool:
+    """Return whether a stream is a terminal that can be drawn on."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def is_coloured(stream: TextIO) -> bool:
+    """Return whether a stream is a terminal that shows colours, and nobody asked for none.
+
+    See https://no-color.org.
+    """
+    return is_drawn_on(stream) and not os.environ.get("NO_COLOR")
 
 
 def print_json(document: Any) -> None:
@@ -25,6 +39,17 @@ def print_lines(lines: Iterable[str]) -> None:
     """Write lines to stdout; what its encoding does not have is escaped."""
     text = "\n".join(lines)
     click.echo(text.encode(sys.stdout.encoding, "backslashreplace"))
+
+
+def print_outline(outline: Outline) -> None:
+    """Write what is in a file or in references to stdout: a coloured tree on a terminal, else plain text."""
+    if is_coloured(sys.stdout) and sys.stdout.encoding.lower() == "utf-8":
+        # rich takes a tenth of a second to import.
+        from h5zarr.cli.tree import print_tree
+
+        print_tree(outline)
+    else:
+        print_lines(outline.lines())
 
 
 def write_html(out: str, result: Any, location: str = "") -> None:
@@ -40,26 +65,22 @@ def write_html(out: str, result: Any, location: str = "") -> None:
 
 
 @contextlib.contextmanager
-def progress_bar(label: str, *, quiet: bool) -> Iterator[Progress | None]:
-    """Give a function that draws a bar on stderr; None where nobody would see it."""
-    if quiet or not sys.stderr.isatty():
+def progress_bar(label: str, *, quiet: bool, unit: str = "objects") -> Iterator[Progress | None]:
+    """Give a function that draws a bar on stderr; None where nobody would see it.
+
+    Parameters
+    ----------
+    label
+        What is being done.
+    quiet
+        Whether to draw nothing.
+    unit
+        What is counted; ``bytes`` are shown as kB, MB and so on.
+    """
+    if quiet or not is_drawn_on(sys.stderr):
         yield None
         return
-    with click.progressbar(length=1, label=label, file=sys.stderr) as bar:
-        yield _Drawing(bar)
+    from h5zarr.cli.progress import drawn_bar
 
-
-class _Drawing:
-    """Draws a progress bar, but not more often than eyes can follow."""
-
-    def __init__(self, bar: Any) -> None:
-        self._bar = bar
-        self._next = 0.0
-
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
-        if now < self._next and done < total:
-            return
-        self._next = now + _SECONDS_BETWEEN_DRAWINGS
-        self._bar.length = max(total, 1)
-        self._bar.update(done - self._bar.pos)
+    with drawn_bar(label, unit) as progress:
+        yield progress

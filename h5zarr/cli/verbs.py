@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import click
 
+from h5zarr.cli.help import Sectioned
+from h5zarr.cli.terminal import is_coloured
 from h5zarr.errors import H5zarrError
 from h5zarr.text import printable
 
@@ -22,16 +25,20 @@ _FAILURES = (H5zarrError, OSError, MemoryError, ImportError)
 class Verbs(click.Group):
     """Commands that Ctrl-C ends with the exit code that shells expect."""
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the verbs in the order in which one needs them."""
+        return list(self.commands)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was asked for."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            tell("interrupted; run it again to have a result")
+            tell("interrupted; run it again to have a result", failed=True)
             raise SystemExit(EXIT_INTERRUPTED) from None
 
 
-class Verb(click.Command):
+class Verb(Sectioned):
     """A command that turns what h5zarr raises into one line on stderr and an exit code."""
 
     def invoke(self, ctx: click.Context) -> NoReturn:
@@ -44,14 +51,17 @@ class Verb(click.Command):
         except _FAILURES as error:
             if debug:
                 click.echo(traceback.format_exc(), err=True, nl=False)
-            tell(str(error) or type(error).__name__)
+            tell(str(error) or type(error).__name__, failed=True)
             status = EXIT_FAILED
         ctx.exit(status)
 
 
-def tell(message: str) -> None:
-    """Write one line to stderr."""
-    click.echo(f"h5zarr: {printable(' '.join(message.split()))}", err=True)
+def tell(message: str, *, failed: bool = False) -> None:
+    """Write one line to stderr; on a terminal, that of a failure begins in red."""
+    prefix = "h5zarr:"
+    if failed and is_coloured(sys.stderr):
+        prefix = click.style(prefix, fg="red", bold=True)
+    click.echo(f"{prefix} {printable(' '.join(message.split()))}", err=True)
 
 
 def tell_all(findings: Iterable[object]) -> None:
