@@ -13,7 +13,7 @@ import pytest
 
 TOP = Path(__file__).parent.parent
 README = (TOP / "README.md").read_text()
-SESSIONS = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+SESSIONS = re.findall(r"```console\n(.*?)```", README.partition("\n## Recipes\n")[0], re.DOTALL)
 
 
 def test_there_are_sessions() -> None:
