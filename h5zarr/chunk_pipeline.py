@@ -254,10 +254,12 @@ class _Reading:
         batches = list(_batches(chunks))
         pool = ThreadPoolExecutor(min(len(batches), _threads(self.store.files, chunks)))
         loop = asyncio.get_running_loop()
+        futures = [loop.run_in_executor(pool, self._read, batch) for batch in batches]
         try:
-            await asyncio.gather(*(loop.run_in_executor(pool, self._read, batch) for batch in batches))
+            await asyncio.gather(*futures)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+            await asyncio.wait(futures)
         return tuple({"status": "missing" if chunk.found is None else "present"} for chunk in chunks)
 
     def _look_up(self, infos: Sequence[tuple[Any, ...]]) -> list[_Chunk]:

@@ -120,7 +120,8 @@ class _Section:
     @property
     def position(self) -> list[int]:
         """Position of each chunk in the array's grid (grid cells)."""
-        return self.manifest.grid_position[self.rows].tolist()
+        position: list[int] = self.manifest.grid_position[self.rows].tolist()
+        return position
 
     def rows_by_url(self) -> Iterator[tuple[str, npt.NDArray[np.int64]]]:
         """Yield the URL of each file, and which rows point into it."""

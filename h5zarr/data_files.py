@@ -27,7 +27,7 @@ Content = bytes | memoryview
 _LOCAL = frozenset({None, "file", "local"})
 _LARGEST_GAP_BYTES = 64 * 1024
 """Ranges of a remote file that are nearer to one another are fetched as one (bytes)."""
-_LARGEST_REQUEST_BYTES = 4 * 2**20
+_LARGEST_REQUEST_BYTES = 2**20
 SECONDS_BETWEEN_LOOKS = 10.0
 """For how long a remote file is taken to stay the same, where its answers do not tell (seconds)."""
 

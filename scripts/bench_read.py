@@ -248,7 +248,7 @@ def run(options: argparse.Namespace, folder: Path) -> None:
             results: dict[str, list[Measurement]] = {reader: [] for reader in options.readers}
             for _ in range(options.rounds):
                 for reader, rounds in results.items():
-                    rounds += filter(None, [measure(server, reader, name, folder / case.file, steps)])
+                    rounds.extend(filter(None, [measure(server, reader, name, folder / case.file, steps)]))
             report(name, results)
     finally:
         server.close()

@@ -208,9 +208,10 @@ def run_reader(reader: str, urls: list[str]) -> None:
     """Do one measurement and print it."""
     warnings.simplefilter("ignore")
     work = READERS[reader](urls)
-    started = time.perf_counter()
+    started, cpu_started = time.perf_counter(), time.process_time()
     found = work()
-    print(json.dumps({"seconds": time.perf_counter() - started, **found}))
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
+    print(json.dumps({"seconds": seconds, "cpu_seconds": cpu_seconds, **found}))
 
 
 # Measuring -------------------------------------------------------------------------------
@@ -222,6 +223,8 @@ class Measurement:
 
     seconds: float
     """Its time (seconds)."""
+    cpu_seconds: float
+    """What of it its process worked, processes of its own not counted (seconds)."""
     requests: int
     """Requests with a body."""
     byte_length: int
@@ -269,6 +272,7 @@ def measure(server: Server, reader: str, row: Row) -> Measurement | None:
     found = json.loads(done.stdout)
     return Measurement(
         seconds=found.pop("seconds") * scaled,
+        cpu_seconds=found.pop("cpu_seconds") * scaled,
         requests=int(requests * scaled),
         byte_length=int(byte_length * scaled),
         found=found,
@@ -330,14 +334,16 @@ def report(name: str, row: Row, results: dict[str, Measurement | None], own: int
     """Print one row's table."""
     copies = f" × {row.copies}" if row.copies > 1 else ""
     print(f"\n{name}: {row.file}{copies}, {row.latency * 1000:.0f} ms a request")
-    print(f"{'reader':26}{'seconds':>9}{'× h5zarr':>10}{'to reach':>10}{'requests':>10}{'MB':>10}")
+    print(f"{'reader':26}{'seconds':>9}{'CPU':>9}{'× h5zarr':>10}{'to reach':>10}{'requests':>10}{'MB':>10}")
     ours = results["h5zarr"]
     for reader, result in results.items():
         if result is None or ours is None:
             print(f"{reader:26}   failed")
             continue
         target = row.faster.get(reader, "")
-        times = f"{result.seconds:9.2f}{result.seconds / ours.seconds:10.1f}{target:>10}"
+        times = (
+            f"{result.seconds:9.2f}{result.cpu_seconds:9.2f}{result.seconds / ours.seconds:10.1f}{target:>10}"
+        )
         told = json.dumps(result.found) if result.found else ""
         print(f"{reader:26}{times}{result.requests:10d}{result.byte_length / 1e6:10.2f}  {told}", flush=True)
     if ours is not None:

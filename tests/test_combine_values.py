@@ -173,7 +173,7 @@ def test_file_that_nothing_is_known_of(tmp_path: Path) -> None:
     nameless = [replace(hierarchy, source=None) for hierarchy in hierarchies]
     assert combine(nameless, concat="time").hierarchy.parts == ()
     (tmp_path / "2.h5").write_bytes(b"short")
-    with pytest.raises(SourceError, match=r"2\.h5: ends at byte 5"):
+    with pytest.raises(SourceError, match=r"2\.h5: ends at byte"):
         combine(nameless, concat="time")
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +50,12 @@ def array_of(source: Any, name: str = "x") -> zarr.Array[Any]:
 def assert_same_bits(found: Any, wanted: Any) -> None:
     found, wanted = np.asarray(found), np.asarray(wanted)
     assert (found.dtype, found.shape) == (wanted.dtype, wanted.shape)
-    if found.dtype.hasobject or found.dtype.kind == "T":
+    if found.dtype.kind == "T":
         assert found.tolist() == wanted.tolist()
+    elif found.dtype.hasobject:
+        for ours, theirs in zip(found.flat, wanted.flat, strict=True):
+            assert type(ours) is type(theirs)
+            assert np.array_equal(ours, theirs)
     else:
         assert np.ascontiguousarray(found).tobytes() == np.ascontiguousarray(wanted).tobytes()
 
@@ -70,19 +73,13 @@ def arrays_of(group: zarr.Group, path: str = "") -> Iterator[tuple[str, zarr.Arr
 
 @pytest.mark.parametrize("name", FIXTURE_NAMES)
 def test_arrays_of_a_fixture(name: str) -> None:
-    """With all codecs, data types and fill values there are; zarr-python 3.1 reads some wrongly: as wrongly."""
+    """With all codecs, data types and fill values there are; what zarr-python 3.1 reads wrongly, too."""
     references = convert(FIXTURES / name, inline_threshold=0).references()
     wanted, found = dict(arrays_of(open_zarr(references))), dict(arrays_of(opened(references)))
     assert found.keys() == wanted.keys()
     for path, array in found.items():
         use_reference_pipeline(array)
-        try:
-            values = wanted[path][...]
-        except Exception as error:
-            with pytest.raises(type(error)):
-                array[...]
-        else:
-            assert_same_bits(array[...], values)
+        assert_same_bits(array[...], wanted[path][...])
 
 
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -122,15 +119,17 @@ def test_selections(layout: tuple[Path, Values], zarr_format: Any) -> None:
     path, values = layout
     converted = convert(path, inline_threshold=0).hierarchy
     references = json_references(converted, zarr_format)
-    for name, dtype in (("x", "<f4"), ("big", "i8")):
+    for name in ("x", "big"):
         if name not in opened(references):
             assert zarr_format == "2"  # filters that Zarr v2 has no codec for
             continue
         array = array_of(references, name)
+        native = array.dtype.newbyteorder("=")  # Zarr v2 keeps big-endian
         for selection in SELECTIONS.values():
-            assert_same_bits(array.oindex[selection], values.astype(dtype)[selection])
-        mask = values > 90
-        assert_same_bits(array.vindex[mask], values.astype(dtype)[mask])
+            found = np.asarray(array.oindex[selection]).astype(native)
+            assert_same_bits(found, values.astype(native)[selection])
+        found = np.asarray(array.vindex[values > 90]).astype(native)
+        assert_same_bits(found, values.astype(native)[values > 90])
 
 
 def json_references(hierarchy: Any, zarr_format: Any) -> dict[str, Any]:
@@ -218,17 +217,11 @@ def test_keys_are_those_of_fsspec(stores: tuple[ReferenceStore, FsspecStore]) ->
     assert len(set(keys)) == len(ours.lookup)
     for key in keys:
         assert sync(ours.exists(key))
-    folders = {
-        "",
-        *itertools.chain.from_iterable(
-            itertools.accumulate(key.split("/")[:-1], "{}/{}".format) for key in keys
-        ),
-    }
-    for folder in folders:
-        inside = {
-            key.removeprefix(f"{folder}/").partition("/")[0] for key in keys if key.startswith(f"{folder}/")
-        }
-        assert listed(ours.list_dir(folder)) == sorted(inside or {key.partition("/")[0] for key in keys})
+    parts = [key.split("/") for key in keys]
+    for folder in {"/".join(part[:depth]) for part in parts for depth in range(len(part))}:
+        inside = [key for key in keys if key.startswith(f"{folder}/" if folder else "")]
+        names = {key.removeprefix(f"{folder}/").partition("/")[0] for key in inside}
+        assert listed(ours.list_dir(folder)) == sorted(names)
         assert listed(ours.list_prefix(folder)) == [key for key in keys if key.startswith(folder)]
 
 
@@ -256,19 +249,7 @@ def test_values_are_those_of_fsspec(stores: tuple[ReferenceStore, FsspecStore]) 
 def test_no_such_keys(stores: tuple[ReferenceStore, FsspecStore]) -> None:
     ours, _ = stores
     names = {key.partition("/")[0] for key in listed(ours.list())}
-    ends = [
-        "",
-        "/c",
-        "/c/",
-        "/c/9999",
-        "/c/0/0/0/0/0",
-        "/c/-1",
-        "/c/0/",
-        "/c/x",
-        "/0",
-        "/zarr.json/c",
-        "/c/²",
-    ]
+    ends = ["", "/c", "/c/", "/c/9999", "/c/0/0/0/0/0", "/c/-1", "/c/0/", "/c/x", "/0", "/c/²"]
     scalars = [name for name in names if isinstance(ours.lookup.get(f"{name}/c"), bytes)]
     for key in ["", "c/0", "none/c/0", *(name + end for name in names for end in ends)]:
         if key == "zarr.json" or key.removesuffix("/c") in scalars:
@@ -344,17 +325,17 @@ def test_requests_are_under_way_together(remote: SlowServer) -> None:
     remote.latency = 0.05
     array, values = write_remote(remote, chunks=(1, 256, 64))
     assert_same_bits(array[::8], values[::8])
-    assert len(remote.requests) == remote.most_at_a_time == 8
+    assert len(remote.requests) == 8
+    assert remote.most_at_a_time > 4
 
 
 def test_large_chunk_comes_in_pieces(remote: SlowServer) -> None:
     remote.latency = 0.05
     array, values = write_remote(remote, chunks=(64, 256, 64), shuffle=True)
-    with h5py.File(remote.folder / "x.h5", "r+") as file:
-        assert file["x"].id.get_num_chunks() == 1
+    assert array.nchunks == 1
     assert_same_bits(array[...], values)
-    assert len(remote.requests) > 0
-    assert max(request.byte_length for request in remote.requests) <= 4 * 2**20
+    assert len(remote.requests) == -(-array.nbytes // 2**20)
+    assert remote.most_at_a_time > 2
 
 
 @pytest.mark.parametrize("options", [{}, {"chunks": (32, 256, 64)}], ids=["contiguous", "chunked"])
@@ -418,14 +399,11 @@ def test_codecs_in_threads_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert_same_bits(array[...], values)
 
 
-Get = Callable[[str], Any]
-
-
 def test_lookup_keeps_no_object_for_a_chunk(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5", "w") as file:
-        file.create_dataset("x", (1000, 300), "i1", chunks=(1, 1))[...] = 1
+        file.create_dataset("x", (500, 100), "i1", chunks=(1, 1))[...] = 1
     store = open_store(tmp_path / "x.h5").store
-    assert len(store.lookup) == 300000 + 2
-    assert sync(store.exists("x/c/999/299"))
+    assert len(store.lookup) == 50000 + 2
+    assert sync(store.exists("x/c/499/99"))
     sizes = [len(value) for value in vars(store.lookup).values()]
     assert max(sizes) < 10

@@ -72,9 +72,9 @@ def _ends(hierarchy: Hierarchy) -> dict[str, int]:
         manifest = array.manifest
         which = np.zeros(len(manifest.grid_position), np.uint32)
         reached = np.zeros(len(manifest.locations), np.uint64)
-        end = manifest.byte_offset + manifest.byte_length
-        np.maximum.at(reached, which if manifest.location_index is None else manifest.location_index, end)
-        for url, end in zip(manifest.locations, reached.tolist(), strict=True):
+        which = which if manifest.location_index is None else manifest.location_index
+        np.maximum.at(reached, which, manifest.byte_offset + manifest.byte_length)
+        for url, end in zip(manifest.locations, map(int, reached), strict=True):
             if end:
                 ends[url] = max(ends.get(url, 0), end)
     return ends
