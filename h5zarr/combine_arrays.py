@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -79,7 +79,7 @@ class Combiner:
             difference = find_difference(copies, self.reader)
             if difference is not None:
                 return self._unlike(path, difference)
-        dimensions = tuple(self._dimension(path, axis, pieces[0]) for axis in axes)
+        dimensions = tuple(self._dimension(axis, pieces[0]) for axis in axes)
         chosen = tuple(own[0] for own in copies)
         if not axes:
             return chosen[0].array
@@ -141,23 +141,21 @@ class Combiner:
             )
         return tuple(axis for axis, dimension in enumerate(own) if dimension in joined)
 
-    def _dimension(self, path: str, axis: int, piece: Piece) -> JoinedDimension:
-        dimension = piece.tile.dimensions[path][axis]
+    def _dimension(self, axis: int, piece: Piece) -> JoinedDimension:
+        dimension = piece.tile.dimensions[piece.array.path][axis]
         assert dimension is not None
         return self.arrangement.dimensions[dimension]
 
     def _copies(self, pieces: Sequence[Piece], axes: Sequence[int]) -> list[list[Piece]]:
         """Return the arrays that have the same place, for each place."""
-        tiles = {
-            id(tile): blocks
-            for tile, blocks in zip(self.arrangement.tiles, self.arrangement.blocks, strict=True)
-        }
+        tiles, blocks = self.arrangement.tiles, self.arrangement.blocks
+        blocks_of = {id(tile): own for tile, own in zip(tiles, blocks, strict=True)}
+        names = [self._dimension(axis, pieces[0]).name for axis in axes]
         copies: dict[tuple[int, ...], list[Piece]] = defaultdict(list)
         for piece in pieces:
-            own = tiles[id(piece.tile)]
-            names = names_of(piece.array)
-            blocks = tuple(own[name] for axis in axes if (name := names[axis]) is not None)
-            copies[blocks].append(replace(piece, blocks=blocks))
+            own = blocks_of[id(piece.tile)]
+            place = tuple([own[name] for name in names])
+            copies[place].append(Piece(tile=piece.tile, array=piece.array, blocks=place))
         return list(copies.values())
 
     # How they are joined

@@ -124,7 +124,7 @@ def _blocks(
     if order != "given":
         for other in axes:
             if other is not axis and other.values is not None:
-                _check_sequence(tiles, other, [numbers[0] for numbers in members])
+                _check_sequence(tiles, other, members, descending=_is_descending(tiles, other))
     block_of = {number: block for block, numbers in enumerate(members) for number in numbers}
     return [block_of[number] for number in range(len(tiles))]
 
@@ -158,7 +158,7 @@ def _sorted(tiles: Sequence[Tile], axis: Axis, members: Sequence[list[int]]) -> 
             f"values of {axis.path} cannot be compared: {error}; use the given order"
         ) from error
     ordered = [*filled, *empty]
-    _check_sequence(tiles, axis, [numbers[0] for numbers in ordered])
+    _check_sequence(tiles, axis, ordered, descending=descending)
     return ordered
 
 
@@ -198,11 +198,12 @@ def _direction(tile: Tile, axis: Axis, values: Values) -> bool:
     )
 
 
-def _check_sequence(tiles: Sequence[Tile], axis: Axis, numbers: Sequence[int]) -> None:
-    """Check that coordinates of files in this order go on in one direction."""
+def _check_sequence(
+    tiles: Sequence[Tile], axis: Axis, members: Sequence[list[int]], *, descending: bool
+) -> None:
+    """Check that coordinates of blocks of files in this order go on in one direction."""
     assert axis.values is not None
-    descending = _is_descending(tiles, axis)
-    filled = [number for number in numbers if axis.extents[number]]
+    filled = [numbers[0] for numbers in members if axis.extents[numbers[0]]]
     for number, following in itertools.pairwise(filled):
         last, first = axis.values[number][-1], axis.values[following][0]
         if not (last > first if descending else last < first):

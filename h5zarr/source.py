@@ -39,6 +39,7 @@ from h5zarr.identity import (
 )
 from h5zarr.model import FetchStatistics, SourceIdentity
 from h5zarr.prefetch import (
+    Fetcher,
     Interest,
     PrefetchedFile,
     connection_options,
@@ -71,16 +72,7 @@ class OpenSource:
     @property
     def fetched(self) -> FetchStatistics | None:
         """What reading a remote file has cost so far; None for others."""
-        if self.remote is None:
-            return None
-        told = self.remote.statistics
-        return FetchStatistics(
-            requests=told.requests,
-            byte_length=told.byte_length,
-            round_trips=told.round_trips,
-            misses=told.misses,
-            retries=told.retries,
-        )
+        return None if self.remote is None else self.remote.statistics
 
 
 @contextlib.contextmanager
@@ -196,6 +188,9 @@ def _open_url(url: str, storage_options: dict[str, Any], way: _Way) -> OpenSourc
 
 
 def _open_remote(filesystem: AbstractFileSystem, path: str, url: str, way: _Way) -> OpenSource:
+    with source_errors(url):
+        fetcher = Fetcher(filesystem, path)
+        fetcher.begin()
     identity = remote_identity(filesystem, path, url)
     if identity.byte_length == 0:
         raise empty_file(redact(url))
@@ -206,7 +201,9 @@ def _open_remote(filesystem: AbstractFileSystem, path: str, url: str, way: _Way)
             remote = None
             stream = filesystem.open(path, "rb", block_size=_REMOTE_BLOCK_BYTES, cache_type="blockcache")
         else:
-            stream = remote = open_prefetched(filesystem, path, identity.byte_length, interest=way.interest)
+            stream = remote = open_prefetched(
+                fetcher, identity.byte_length, entity_tag=identity.etag, interest=way.interest
+            )
     file = open_stream(way.stack.enter_context(stream), redact(url), way.stack)
     identity = replace(identity, url=way.public_url or url)
     return OpenSource(file=file, identity=identity, url=url, remote=remote)

@@ -17,7 +17,8 @@ from slow_server import Fault, Request, SlowServer, slow_server
 import h5zarr
 from h5zarr.errors import DamagedFileError, SourceChangedError, SourceError, SourceNotFoundError
 from h5zarr.libhdf5 import Identifier, library
-from h5zarr.prefetch import FetchStatistics, PrefetchedFile, Span, open_prefetched
+from h5zarr.model import FetchStatistics
+from h5zarr.prefetch import PrefetchedFile, Span, open_prefetched
 from h5zarr.prefetch.cache import RangeCache
 from h5zarr.prefetch.crawler import Crawler
 from h5zarr.prefetch.fetch import Fetcher
@@ -402,7 +403,7 @@ def test_damaged_files_end_the_crawl_and_nothing_else(name: str, tmp_path: Path)
 def test_no_hdf5_file(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "file.h5"
     path.write_bytes(content)
-    with open_prefetched(LOCAL, str(path), len(content)) as file:
+    with open_prefetched(Fetcher(LOCAL, str(path)), len(content)) as file:
         assert file.read() == content
 
 
@@ -424,7 +425,7 @@ def test_file_that_is_open_for_writing_is_refused(flags: int, tmp_path: Path) ->
     content[11] = flags
     path.write_bytes(content)
     with pytest.raises(DamagedFileError, match="h5clear"):
-        open_prefetched(LOCAL, str(path), len(content))
+        open_prefetched(Fetcher(LOCAL, str(path)), len(content))
 
 
 # Ranges and the cache --------------------------------------------------------------------
@@ -543,7 +544,7 @@ def fetch_file(server: SlowServer, folder: Path, **client: Any) -> PrefetchedFil
     """Return the served file, prefetched through a filesystem of its own."""
     filesystem = fsspec.filesystem("http", skip_instance_cache=True, use_listings_cache=False, **client)
     url = f"{server.url}/file.h5?signature=SECRET"
-    return open_prefetched(filesystem, url, (folder / "file.h5").stat().st_size)
+    return open_prefetched(Fetcher(filesystem, url), (folder / "file.h5").stat().st_size)
 
 
 def test_http(folder: Path) -> None:
@@ -710,7 +711,7 @@ def test_missing_file_is_told(folder: Path) -> None:
         slow_server(SlowServer(folder=folder)) as server,
         pytest.raises(SourceNotFoundError, match=r"absent\.h5"),
     ):
-        open_prefetched(filesystem, f"{server.url}/absent.h5", 1000)
+        open_prefetched(Fetcher(filesystem, f"{server.url}/absent.h5"), 1000)
 
 
 def test_server_down_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -719,7 +720,7 @@ def test_server_down_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
         url = server.url
     filesystem = fsspec.filesystem("http", skip_instance_cache=True)
     with pytest.raises(SourceError, match="attempts failed"):
-        open_prefetched(filesystem, f"{url}/file.h5", 10_000)
+        open_prefetched(Fetcher(filesystem, f"{url}/file.h5"), 10_000)
 
 
 def test_small_file_of_a_server_without_ranges(tmp_path: Path) -> None:
@@ -734,12 +735,12 @@ def test_small_file_of_a_server_without_ranges(tmp_path: Path) -> None:
 def test_filesystem_without_event_loop(folder: Path) -> None:
     filesystem = fsspec.filesystem("memory")
     filesystem.pipe_file("/prefetch/file.h5", (folder / "file.h5").read_bytes())
-    file = open_prefetched(filesystem, "/prefetch/file.h5", (folder / "file.h5").stat().st_size)
+    file = open_prefetched(Fetcher(filesystem, "/prefetch/file.h5"), (folder / "file.h5").stat().st_size)
     assert references(file) == references(folder / "file.h5")
     assert file.statistics.misses == 0
     filesystem.rm("/prefetch/file.h5")
     with pytest.raises(SourceNotFoundError):
-        open_prefetched(filesystem, "/prefetch/file.h5", 100)
+        open_prefetched(Fetcher(filesystem, "/prefetch/file.h5"), 100)
 
 
 def test_texts_hold_no_credentials() -> None:

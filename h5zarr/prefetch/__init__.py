@@ -7,19 +7,17 @@ from there, and stays the only authority on what the file means.
 
 from __future__ import annotations
 
-from fsspec import AbstractFileSystem
-
 from h5zarr.errors import DamagedFileError
 from h5zarr.prefetch.cache import PrefetchedFile
 from h5zarr.prefetch.connections import connection_options
 from h5zarr.prefetch.crawler import Crawler
-from h5zarr.prefetch.fetch import Fetcher, FetchStatistics
+from h5zarr.prefetch.fetch import Fetcher
 from h5zarr.prefetch.ranges import Span
 from h5zarr.prefetch.redact import holds_credentials, one_line, redact
 from h5zarr.prefetch.tasks import Interest
 
 __all__ = [
-    "FetchStatistics",
+    "Fetcher",
     "Interest",
     "PrefetchedFile",
     "Span",
@@ -32,22 +30,22 @@ __all__ = [
 
 
 def open_prefetched(
-    filesystem: AbstractFileSystem,
-    path: str,
+    fetcher: Fetcher,
     byte_length: int,
     *,
+    entity_tag: str | None = None,
     interest: Interest | None = None,
 ) -> PrefetchedFile:
     """Open a remote HDF5 file with all metadata in memory that libhdf5 will ask for.
 
     Parameters
     ----------
-    filesystem
-        Any fsspec filesystem.
-    path
-        The file, as the filesystem names it.
+    fetcher
+        Brings ranges of the file; what it has begun to fetch is taken.
     byte_length
         Length of the file (bytes).
+    entity_tag
+        Entity tag of the file, without quotes: tells whether what was begun is of the same file.
     interest
         What of the file will be read; nothing else is fetched. None: everything.
 
@@ -64,7 +62,8 @@ def open_prefetched(
     DamagedFileError
         It is open for writing, or was not closed; libhdf5 finds that in local files only.
     """
-    file = PrefetchedFile(Fetcher(filesystem, path), byte_length)
+    file = PrefetchedFile(fetcher, byte_length)
+    file.take_beginning(entity_tag)
     crawler = Crawler(file, interest or Interest())
     crawler.run()
     if crawler.superblock is not None and crawler.superblock.open_for_writing:

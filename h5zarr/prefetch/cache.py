@@ -6,7 +6,8 @@ import io
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from h5zarr.prefetch.fetch import Fetcher, FetchStatistics
+from h5zarr.model import FetchStatistics
+from h5zarr.prefetch.fetch import Fetcher
 from h5zarr.prefetch.ranges import BLOCK_BYTES, Span, block_numbers, is_worth_all, plan_requests
 
 if TYPE_CHECKING:

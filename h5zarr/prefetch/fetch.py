@@ -6,11 +6,11 @@ import random
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 
 from fsspec import AbstractFileSystem
 
 from h5zarr.errors import SourceError, SourceNotFoundError
+from h5zarr.model import FetchStatistics
 from h5zarr.prefetch.ranges import LinkSpeed, Span
 from h5zarr.prefetch.redact import describe, redact
 from h5zarr.prefetch.transports import (
@@ -36,22 +36,6 @@ _FEWEST_BYTES_TO_MEASURE = 64 * 1024
 _SHORTEST_SECONDS_TO_MEASURE = 0.0005
 _TRANSIENT = (TransientError, ConnectionError, TimeoutError, EOFError)
 _TRANSIENT_STATUS = (408, 429, 500, 502, 503, 504)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FetchStatistics:
-    """What reading a remote file has cost."""
-
-    requests: int
-    """Requests sent for ranges of the file, repeated ones included."""
-    byte_length: int
-    """Bytes that came."""
-    round_trips: int
-    """Times that all requests under way were waited for."""
-    misses: int
-    """Reads that were not foreseen, each of which waited for a request of its own."""
-    retries: int
-    """Requests that were repeated after a failure."""
 
 
 class Fetcher:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from h5zarr.errors import SourceError
 from h5zarr.model import ArrayNode, Shape, UInt64Column
+from h5zarr.prefetch.redact import describe
 from h5zarr.rectilinear import axis_grids
 from h5zarr.references import keys
 from h5zarr.references.shards import Sharding
@@ -22,12 +25,17 @@ if TYPE_CHECKING:
 Int64Column = npt.NDArray[np.int64]
 Piece = bytes | memoryview
 
+_DECODING_ERRORS = (
+    *(ArithmeticError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError),
+    zlib.error,
+)
+"""What codecs raise of damaged chunks."""
 _BATCH_BYTES = 16 * 2**20
 _BATCH_CHUNKS = 4096
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Object:
+class StoredObject:
     """A value of a Zarr store: a chunk or a shard."""
 
     key: str
@@ -116,7 +124,7 @@ class ArrayCopy:
             byte_length=np.concatenate([manifest.byte_length, lengths]),
         )
 
-    def objects(self, chunks: Chunks, stored: StoredBytes) -> Iterator[Object]:
+    def objects(self, chunks: Chunks, stored: StoredBytes) -> Iterator[StoredObject]:
         """Yield the objects of a batch.
 
         Parameters
@@ -129,13 +137,13 @@ class ArrayCopy:
         Raises
         ------
         SourceError
-            A file cannot be read.
+            A file cannot be read, or a chunk cannot be decoded.
         """
         is_first = self._begins_piece(chunks)
         pieces: list[Piece] = self._read(chunks, np.flatnonzero(is_first), stored)
         byte_length = chunks.byte_length
         if self.transcoder is not None:
-            pieces = list(self.transcoder(pieces, self._shapes(chunks.position)))
+            pieces = self._transcoded(self.transcoder, pieces, chunks.position)
             byte_length = np.array([len(piece) for piece in pieces], np.uint64)
         first = np.flatnonzero(_changes(chunks.number))
         names = self._names(chunks.number[first])
@@ -145,7 +153,18 @@ class ArrayCopy:
             own = pieces[pieces_before[start] : pieces_before[stop]]
             if self.sharding is not None:
                 own.append(self.sharding.index(chunks.entry[start:stop], byte_length[start:stop]))
-            yield Object(key=name, pieces=own)
+            yield StoredObject(key=name, pieces=own)
+
+    def _transcoded(
+        self, transcoder: Transcoder, pieces: Sequence[Piece], positions: UInt64Column
+    ) -> list[Piece]:
+        try:
+            return [*transcoder(pieces, self._shapes(positions))]
+        except _DECODING_ERRORS as error:
+            raise SourceError(
+                f"{self.array.path}: its chunks cannot be decoded: {describe(error)}; leave it out with"
+                " --exclude, or leave out --portable"
+            ) from error
 
     def _names(self, numbers: UInt64Column) -> list[str]:
         grid = self.array.manifest.grid_shape

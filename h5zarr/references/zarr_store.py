@@ -25,7 +25,7 @@ from h5zarr.model import ArrayNode, GroupNode, Hierarchy
 from h5zarr.output import whole_folder
 from h5zarr.prefetch.redact import describe, redact
 from h5zarr.references import keys, provenance
-from h5zarr.references.chunk_copy import ArrayCopy, Chunks, Object
+from h5zarr.references.chunk_copy import ArrayCopy, Chunks, StoredObject
 from h5zarr.references.portable import portable_codecs, without_own_types
 from h5zarr.references.provenance import Provenance
 from h5zarr.references.shards import choose_sharding
@@ -116,14 +116,23 @@ def write(
         writer = _Writer(target=target, folder=folder)
         _copy_all(copies, StoredBytes(options), writer, progress)
         for key, document in _documents(replace(hierarchy, nodes=nodes), version):
-            writer.put(Object(key=key, pieces=[json.dumps(document, separators=(",", ":")).encode()]))
+            text = json.dumps(document, separators=(",", ":"))
+            writer.put(StoredObject(key=key, pieces=[text.encode()]))
 
 
 def _check_names(hierarchy: Hierarchy, target: str) -> None:
-    """Refuse names that would lead out of the store, which references made by others may have."""
+    """Refuse names that lead out of the store or into no file, which references of others may have."""
     for path in hierarchy.nodes:
-        if path != "/" and ("\0" in path or not _UNSAFE_NAMES.isdisjoint(path.split("/")[1:])):
-            raise OutputError(f"{target}: {path!r}: is no name of a node; leave it out with --exclude")
+        if path != "/" and not _is_file_name(path):
+            raise OutputError(f"{target}: {path!r} is no name of a node; these references are damaged")
+
+
+def _is_file_name(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in path and _UNSAFE_NAMES.isdisjoint(path.split("/")[1:])
 
 
 def _copy_of(array: ArrayNode, shard_bytes: int | None, portable: bool) -> ArrayCopy:
@@ -215,7 +224,7 @@ class _Writer:
     made: set[Path] = field(default_factory=set)
     """Folders that are there."""
 
-    def put(self, each: Object) -> None:
+    def put(self, each: StoredObject) -> None:
         """Write an object."""
         path = self.folder / each.key
         try:
