@@ -314,7 +314,7 @@ ROWS: dict[str, Row] = {
         input="series",
         competitors=("h5zarr, JSON", "kerchunk, 100 JSON", "VirtualiZarr + xarray"),
         conclude=all_of(
-            faster(FROM_JSON, "h5zarr, JSON", "kerchunk, 100 JSON", 5, scale=SCALE),
+            faster(FROM_JSON, "h5zarr, JSON", "kerchunk, 100 JSON", 50, scale=SCALE),
             faster(FROM_JSON, "h5zarr, JSON", "VirtualiZarr + xarray", 5),
         ),
         rounds=1,
