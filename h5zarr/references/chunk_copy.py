@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from h5zarr.errors import SourceError
+from h5zarr.errors import H5zarrError, SourceError
 from h5zarr.model import ArrayNode, Shape, UInt64Column
 from h5zarr.prefetch.redact import describe
 from h5zarr.rectilinear import axis_grids
@@ -26,7 +26,14 @@ Int64Column = npt.NDArray[np.int64]
 Piece = bytes | memoryview
 
 _DECODING_ERRORS = (
-    *(ArithmeticError, EOFError, LookupError, OSError, RuntimeError, TypeError, ValueError),
+    ArithmeticError,
+    EOFError,
+    H5zarrError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
     zlib.error,
 )
 """What codecs raise of damaged chunks."""

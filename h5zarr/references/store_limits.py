@@ -33,7 +33,7 @@ def without_metadata_names(hierarchy: Hierarchy) -> Hierarchy:
     return replace(hierarchy, nodes=nodes, problems=(*hierarchy.problems, *problems))
 
 
-def with_strict_attributes(hierarchy: Hierarchy, reader: str) -> Hierarchy:
+def with_strict_attributes(hierarchy: Hierarchy, reader: str, *, remedy: str = _REMEDY) -> Hierarchy:
     """Return a hierarchy without the attributes that are not standard JSON; its problems tell of them.
 
     Python writes ``NaN`` and ``Infinity`` into JSON, and zarr-python reads them. RFC 8259 has neither,
@@ -45,6 +45,8 @@ def with_strict_attributes(hierarchy: Hierarchy, reader: str) -> Hierarchy:
         What is to be written. The result of a result is the same.
     reader
         Who refuses them, for the problems.
+    remedy
+        What to do about it, for the problems.
     """
     nodes: dict[str, GroupNode | ArrayNode] = {}
     problems = list(hierarchy.problems)
@@ -54,7 +56,8 @@ def with_strict_attributes(hierarchy: Hierarchy, reader: str) -> Hierarchy:
         kept = {name: value for name, value in attributes.items() if name not in refused}
         nodes[path] = replace(node, metadata={**node.metadata, "attributes": kept}) if refused else node
         hdf5_path = hierarchy.selection.hdf5_path(path)
-        problems += [_not_strict(hdf5_path, name, reader) for name in refused]
+        found = f"a NaN or an infinity, which standard JSON does not have: {reader} would refuse it"
+        problems += [Problem(path=hdf5_path, attribute=name, found=found, remedy=remedy) for name in refused]
     return replace(hierarchy, nodes=nodes, problems=tuple(problems))
 
 
@@ -64,11 +67,6 @@ def _is_strict(value: JSON) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _not_strict(path: str, name: str, reader: str) -> Problem:
-    found = f"a NaN or an infinity, which standard JSON does not have: {reader} would refuse it"
-    return Problem(path=path, attribute=name, found=found, remedy=_REMEDY)
 
 
 def strict_text(document: Mapping[str, JSON]) -> bytes:

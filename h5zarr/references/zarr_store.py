@@ -54,7 +54,9 @@ def expressible(hierarchy: Hierarchy, *, portable: bool = False) -> Hierarchy:
         that are not standard JSON.
     """
     kept = without_metadata_names(hierarchy)
-    return with_strict_attributes(without_own_types(kept), "other readers") if portable else kept
+    if not portable:
+        return kept
+    return with_strict_attributes(without_own_types(kept), "other readers", remedy="leave out --portable")
 
 
 def write(
