@@ -34,8 +34,8 @@ from h5zarr.model import Shape
 from h5zarr.prefetch import redact
 from h5zarr.reference_store import ReferenceStore
 
-_REMOTE_THREADS = 32
-"""Threads that read remote files: they wait most of the time."""
+_MOST_REMOTE_THREADS = 32
+_MOST_BYTES_UNDER_WAY = 256 * 2**20
 _BATCHES_PER_THREAD = 4
 _LEAST_BATCH_BYTES = 64 * 1024
 _LARGEST_BATCH_BYTES = 4 * 2**20
@@ -252,7 +252,7 @@ class _Reading:
         # References may have to be read themselves.
         chunks = await asyncio.to_thread(self._look_up, infos)
         batches = list(_batches(chunks))
-        pool = ThreadPoolExecutor(min(len(batches), _threads(self.store.files, chunks)))
+        pool = ThreadPoolExecutor(_threads(self.store.files, batches))
         loop = asyncio.get_running_loop()
         futures = [loop.run_in_executor(pool, self._read, batch) for batch in batches]
         try:
@@ -292,9 +292,18 @@ def _described(found: bytes | Reference | None) -> str:
     return f"{found.byte_length} from byte {found.byte_offset} on of {redact(found.url)}"
 
 
-def _threads(files: DataFiles, chunks: Sequence[_Chunk]) -> int:
-    references = (chunk.found for chunk in chunks if isinstance(chunk.found, Reference))
-    return _cores() if files.are_local(references) else max(_REMOTE_THREADS, _cores())
+def _threads(files: DataFiles, batches: Sequence[Sequence[_Chunk]]) -> int:
+    """Return how many threads read: as many as compute, or more where most of them wait."""
+    most = _cores()
+    references = [chunk.found for batch in batches for chunk in batch if isinstance(chunk.found, Reference)]
+    if not files.are_local(references):
+        longest = max(sum(map(_stored_bytes, batch)) for batch in batches)
+        most = max(most, min(_MOST_REMOTE_THREADS, _MOST_BYTES_UNDER_WAY // max(longest, 1)))
+    return min(most, len(batches))
+
+
+def _stored_bytes(chunk: _Chunk) -> int:
+    return chunk.found.byte_length or 0 if isinstance(chunk.found, Reference) else 0
 
 
 def _cores() -> int:

@@ -87,8 +87,7 @@ class DataFiles:
     def __init__(self, places: DataPlaces) -> None:
         self._places = places
         self._identities = {identity.url: identity for identity in places.identities}
-        self._fetchers: dict[str, Fetcher] = {}
-        self._verified: dict[str, float] = {}
+        self._remote_files: dict[str, _RemoteFile] = {}
         self._process = os.getpid()
         self._lock = threading.Lock()
 
@@ -97,11 +96,11 @@ class DataFiles:
 
     def are_local(self, references: Iterable[Reference]) -> bool:
         """Return whether all references point into files on this machine."""
-        return all(map(is_local, {self._url(reference) for reference in references}))
+        return all(is_local(self._url(url)) for url in {reference.url for reference in references})
 
-    def _url(self, reference: Reference) -> str:
-        url = self._places.urls.get(reference.url, reference.url)
-        protocol = self._places.protocol
+    def _url(self, url: str) -> str:
+        """Return where to read what references have under a URL."""
+        url, protocol = self._places.urls.get(url, url), self._places.protocol
         return f"{protocol}://{url}" if protocol is not None and split_protocol(url)[0] is None else url
 
     def read(self, references: Sequence[Reference], scratch: Scratch) -> Iterator[Content]:
@@ -119,15 +118,11 @@ class DataFiles:
         SourceError
             The file cannot be read, or is not the one that the references were made of.
         """
-        url, before = self._url(references[0]), self._identities.get(references[0].url)
+        url, before = self._url(references[0].url), self._identities.get(references[0].url)
         if is_local(url):
             yield from self._read_local(url, before, references, scratch)
-        elif any(reference.byte_length is None for reference in references):
-            yield from [self._read_whole(url)] * len(references)
         else:
-            yield from self._fetch(url, before, references)
-
-    # Local files
+            yield from self._remote_file(url, before).read(references)
 
     def _read_local(
         self, url: str, before: SourceIdentity | None, references: Sequence[Reference], scratch: Scratch
@@ -151,45 +146,15 @@ class DataFiles:
         local = strip_protocol(url) if protocol else self._places.folder / Path(path).expanduser()
         return Path(local).open("rb")
 
-    # Remote files
-
-    def _read_whole(self, url: str) -> bytes:
-        with source_errors(url):
-            filesystem, path = reach(url, self._places.storage_options)
-            content: bytes = filesystem.cat_file(path)
-        return content
-
-    def _fetch(
-        self, url: str, before: SourceIdentity | None, references: Sequence[Reference]
-    ) -> Iterator[Content]:
-        fetcher = self._fetcher(url)
-        runs = _runs(references)
-        spans = [list(run.spans()) for run in runs]
-        pieces = iter(fetcher.fetch(list(itertools.chain.from_iterable(spans))))
-        if before is not None:
-            self._verify(url, before, fetcher)
-        for run, parts in zip(runs, spans, strict=True):
-            yield from run.contents(list(itertools.islice(pieces, len(parts))))
-
-    def _fetcher(self, url: str) -> Fetcher:
+    def _remote_file(self, url: str, before: SourceIdentity | None) -> _RemoteFile:
         with self._lock:
             if self._process != os.getpid():  # filesystems and their threads do not survive a fork
-                self._fetchers, self._process = {}, os.getpid()
-            if url not in self._fetchers:
+                self._remote_files, self._process = {}, os.getpid()
+            if url not in self._remote_files:
                 with source_errors(url):
-                    self._fetchers[url] = Fetcher(*reach(url, self._places.storage_options))
-            return self._fetchers[url]
-
-    def _verify(self, url: str, before: SourceIdentity, fetcher: Fetcher) -> None:
-        """Look, now and then, whether a file is the one that references were made of."""
-        # Of a server that tells tags, the fetcher itself notices another one.
-        tag, now = fetcher.entity_tag, time.monotonic()
-        if tag is not None and before.etag is not None:
-            _check(url, before, SourceIdentity(url=url, etag=tag))
-        elif now >= self._verified.get(url, 0.0):
-            with source_errors(url):
-                _check(url, before, remote_identity(*reach(url, self._places.storage_options), url))
-            self._verified[url] = now + SECONDS_BETWEEN_LOOKS
+                    filesystem, path = reach(url, self._places.storage_options)
+                    self._remote_files[url] = _RemoteFile(url, before, filesystem, path)
+            return self._remote_files[url]
 
 
 def _check(url: str, before: SourceIdentity | None, now: SourceIdentity) -> None:
@@ -207,7 +172,46 @@ def _too_short(url: str, reference: Reference, found: int) -> SourceChangedError
     )
 
 
-# Ranges that are fetched together ---------------------------------------------------------
+# Remote files ----------------------------------------------------------------------------
+
+
+class _RemoteFile:
+    """A remote file, which is looked at now and then: is it still the one that references were made of?"""
+
+    def __init__(
+        self, url: str, before: SourceIdentity | None, filesystem: AbstractFileSystem, path: str
+    ) -> None:
+        self._url, self._before = url, before
+        self._filesystem, self._path = filesystem, path
+        self._fetcher = Fetcher(filesystem, path)
+        self._looking = threading.Lock()
+        self._next_look = 0.0
+
+    def read(self, references: Sequence[Reference]) -> Iterator[Content]:
+        """Yield the bytes that references point to."""
+        if any(reference.byte_length is None for reference in references):
+            with source_errors(self._url):
+                content: bytes = self._filesystem.cat_file(self._path)
+            yield from [content] * len(references)
+            return
+        runs = _runs(references)
+        spans = [list(run.spans()) for run in runs]
+        wanted = list(itertools.chain.from_iterable(spans))
+        pieces = iter(self._fetcher.fetch(wanted) if wanted else [])
+        if self._before is not None:
+            self._verify(self._before)
+        for run, parts in zip(runs, spans, strict=True):
+            yield from run.contents(list(itertools.islice(pieces, len(parts))))
+
+    def _verify(self, before: SourceIdentity) -> None:
+        tag = self._fetcher.entity_tag
+        if tag is not None and before.etag is not None:
+            _check(self._url, before, SourceIdentity(url=self._url, etag=tag))
+            return
+        with self._looking:
+            if time.monotonic() >= self._next_look:
+                _check(self._url, before, remote_identity(self._filesystem, self._path, self._url))
+                self._next_look = time.monotonic() + SECONDS_BETWEEN_LOOKS
 
 
 @dataclass(kw_only=True, slots=True)

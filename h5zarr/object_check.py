@@ -244,7 +244,8 @@ class ObjectCheck:
             array=array,
             place=found,
             grid=Grid(shape=found.shape, chunk_shape=tuple(max(1, extent) for extent in cut)),
-            chunk_axes=ChunkAxes.of(document, array.shape, chunk_shape),
+            # What a key stands for is a shard, where chunks are packed into some.
+            chunk_axes=ChunkAxes.of(document, array.shape, array.shards if array.shards else chunk_shape),
             names_of=self._names_of,
             fetch=fetch,
             times=times,

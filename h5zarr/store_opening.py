@@ -10,18 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import ujson
+from fsspec.core import split_protocol
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.reference import ReferenceFileSystem
 from fsspec.utils import stringify_path
 
 from h5zarr.data_files import DataFiles, DataPlaces, reach
 from h5zarr.errors import NotHDF5Error, Problem, ReferencesError, SourceError, SourceNotFoundError
+from h5zarr.identity import source_errors
 from h5zarr.lookup import FsspecLookup, HierarchyLookup, Lookup
 from h5zarr.model import JSON, Hierarchy, Selection
 from h5zarr.prefetch import one_line
 from h5zarr.reference_store import ReferenceStore
 from h5zarr.references import kerchunk_json, provenance
-from h5zarr.references.formats import reading
+from h5zarr.references.formats import format_of, reading
 from h5zarr.references.keys import CONSOLIDATED_KEY, METADATA_KEY, store_key
 from h5zarr.references.provenance import Provenance
 from h5zarr.scanner import scan
@@ -107,7 +109,11 @@ def open_store(
     options = options or StoreOptions()
     if isinstance(source, Mapping):
         return _open_document(source, options)
-    url = _without_tilde(stringify_path(source))
+    url = _absolute(stringify_path(source))
+    # The name tells what to look for first.
+    opened = None if format_of(url) is None else _open_references(url, options)
+    if opened is not None:
+        return opened
     try:
         return _scan(url, options)
     except (NotHDF5Error, SourceNotFoundError):
@@ -117,9 +123,9 @@ def open_store(
         return opened
 
 
-def _without_tilde(url: str) -> str:
-    """Return a path with the user's home folder in place of ``~``, which xarray allows."""
-    return str(Path(url).expanduser()) if url.startswith("~") else url
+def _absolute(url: str) -> str:
+    """Return a local path as it is from any current folder on; others as they are."""
+    return url if split_protocol(url)[0] is not None else str(Path(url).expanduser().absolute())
 
 
 def _scan(url: str, options: StoreOptions) -> OpenedStore:
@@ -172,22 +178,28 @@ def _with_lookup(lookup: Lookup, origin: Provenance, places: DataPlaces) -> Open
 
 
 def _open_references(url: str, options: StoreOptions) -> OpenedStore | None:
-    """Open references as JSON or Parquet; return None where there are none."""
-    if not _begins_like_json(url, options):
-        return _open_parquet(url, options)
-    with reading(url):
-        filesystem, path = reach(url, options.storage_options or {})
-        text = filesystem.cat_file(path).removeprefix(_BYTE_ORDER_MARK)
-        return _open_document(ujson.loads(text), options)
+    """Open references as JSON or Parquet; return None where there are none that can be read."""
+    storage_options = options.storage_options or {}
+    first = _read(url, "", storage_options, end=_FIRST_BYTES)
+    if first is not None and first.removeprefix(_BYTE_ORDER_MARK).lstrip().startswith(b"{"):
+        with reading(url):
+            filesystem, path = reach(url, storage_options)
+            text = filesystem.cat_file(path).removeprefix(_BYTE_ORDER_MARK)
+            return _open_document(ujson.loads(text), options)
+    folder = _read(url, CONSOLIDATED_KEY, storage_options)
+    return None if folder is None else _open_folder(url, folder, options)
 
 
-def _begins_like_json(url: str, options: StoreOptions) -> bool:
-    filesystem, path = reach(url, options.storage_options or {})
+def _read(url: str, name: str, storage_options: Mapping[str, Any], end: int | None = None) -> bytes | None:
+    """Return the beginning of a file, or of one in a folder; None where it cannot be read."""
     try:
-        first: bytes = filesystem.cat_file(path, start=0, end=_FIRST_BYTES)
-    except OSError:  # nothing, or a folder
-        return False
-    return first.removeprefix(_BYTE_ORDER_MARK).lstrip().startswith(b"{")
+        with source_errors(url):
+            filesystem, path = reach(url, storage_options)
+            place = f"{path.rstrip('/')}/{name}" if name else path
+            content: bytes = filesystem.cat_file(place, start=0, end=end)
+    except SourceError:
+        return None
+    return content
 
 
 def _open_document(document: Any, options: StoreOptions) -> OpenedStore:
@@ -214,13 +226,8 @@ def _v2_lookup(document: Mapping[str, JSON]) -> Lookup:
     return FsspecLookup(references)
 
 
-def _open_parquet(url: str, options: StoreOptions) -> OpenedStore | None:
-    storage_options = options.storage_options or {}
-    filesystem, path = reach(url, storage_options)
-    try:
-        text = filesystem.cat_file(f"{path.rstrip('/')}/{CONSOLIDATED_KEY}")
-    except OSError:
-        return None
+def _open_folder(url: str, text: bytes, options: StoreOptions) -> OpenedStore:
+    """Open Parquet references, whose ``.zmetadata`` was read."""
     with reading(url):
         document = json.loads(text)
         if not isinstance(document, dict) or "record_size" not in document:
@@ -229,5 +236,5 @@ def _open_parquet(url: str, options: StoreOptions) -> OpenedStore | None:
     # pyarrow need not be installed for other references.
     from h5zarr.parquet_lookup import ParquetLookup
 
-    lookup = ParquetLookup(url, document, storage_options)
+    lookup = ParquetLookup(url, document, options.storage_options or {})
     return _with_lookup(lookup, origin, options.places(origin))

@@ -59,6 +59,14 @@ def test_every_format_is_equal_to_the_file(name: str, suffix: str, tmp_path: Pat
     assert report.problems_reported == len(conversion.problems)
 
 
+@pytest.mark.parametrize("options", [{}, {"shard_bytes": 1000}], ids=["chunks", "shards"])
+@pytest.mark.parametrize("name", ["climate.nc", "chunk_index_btree_v1.h5", "filter_mask.h5"])
+def test_stores_are_equal_to_the_file(name: str, options: dict[str, Any], tmp_path: Path) -> None:
+    convert(FIXTURES / name, tmp_path / "out.zarr", **options)
+    report = validate(tmp_path / "out.zarr")
+    assert report.ok, report.mismatches
+
+
 @pytest.mark.parametrize("suffix", [".json", ".parq"])
 @pytest.mark.parametrize("name", SOURCES)
 def test_formats_carry_all_into_one_another(name: str, suffix: str, tmp_path: Path) -> None:

@@ -631,7 +631,12 @@ def cluster() -> Iterator[Any]:
     """Two worker processes of Dask, and its client."""
     distributed = pytest.importorskip("distributed")
     options = {"n_workers": 2, "threads_per_worker": 2, "dashboard_address": None, "silence_logs": "CRITICAL"}
-    with distributed.LocalCluster(**options) as cluster, distributed.Client(cluster) as client:
+    # As the default, the client would stay in the configuration of dask for the tests that follow.
+    client_options = {"set_as_default": False}
+    with (
+        distributed.LocalCluster(**options) as cluster,
+        distributed.Client(cluster, **client_options) as client,
+    ):
         yield client
 
 
