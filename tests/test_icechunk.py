@@ -26,6 +26,7 @@ import test_xarray
 import xarray as xr
 import zarr
 from conftest import CODEC_WARNING, FIXTURE_NAMES, FIXTURES, open_zarr
+from s3_server import serve_s3
 from test_roundtrip import difference, expected_arrays, left_out
 
 from h5zarr.converter import convert
@@ -398,16 +399,8 @@ def test_http(web: http_server.RangeServer, file_path: Path, tmp_path: Path) -> 
 
 @pytest.fixture(scope="module")
 def s3_options() -> Iterator[dict[str, Any]]:
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    client = {"endpoint_url": f"http://{host}:{port}", "region_name": "us-east-1"}
-    options = {"key": "test", "secret": "test", "client_kwargs": client}
-    fsspec.filesystem("s3", **options).call_s3("create_bucket", Bucket=BUCKET)
-    yield options
-    server.stop()
+    with serve_s3(BUCKET) as options:
+        yield options
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import distributed
 import fsspec
 import h5py
 import numpy as np
@@ -413,14 +414,11 @@ def test_resume(
 
 
 @pytest.mark.parametrize(
-    ("name", "suffix", "package"),
-    [("parquet", ".parq", "pyarrow"), ("icechunk", ".icechunk", "icechunk")],
-    ids=["parquet", "icechunk"],
+    ("name", "suffix"), [("parquet", ".parq"), ("icechunk", ".icechunk")], ids=["parquet", "icechunk"]
 )
 def test_resume_of_other_formats(
-    name: Any, suffix: str, package: str, paths: list[Path], tmp_path: Path, threads: Executor
+    name: Any, suffix: str, paths: list[Path], tmp_path: Path, threads: Executor
 ) -> None:
-    pytest.importorskip(package)
     for expected in (Status.CONVERTED, Status.UNCHANGED):
         reports = convert_many(paths, tmp_path / "out", executor=threads, format=name, resume=True)
         assert statuses(reports) == [expected] * 3, reports[0].error
@@ -629,7 +627,6 @@ def test_script_without_a_guard(paths: list[Path], tmp_path: Path) -> None:
 @pytest.fixture
 def cluster() -> Iterator[Any]:
     """Two worker processes of Dask, and its client."""
-    distributed = pytest.importorskip("distributed")
     options = {"n_workers": 2, "threads_per_worker": 2, "dashboard_address": None, "silence_logs": "CRITICAL"}
     # As the default, the client would stay in the configuration of dask for the tests that follow.
     client_options = {"set_as_default": False}

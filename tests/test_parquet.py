@@ -33,6 +33,7 @@ from fsspec.implementations.reference import LazyReferenceMapper, ReferenceFileS
 from http_server import serve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from s3_server import serve_s3
 from test_metadata import same
 from test_xarray import NAMES, through_h5netcdf
 from zarr.storage import FsspecStore
@@ -765,18 +766,12 @@ def test_remote_references_open_whole_or_not_at_all(
 @pytest.fixture
 def s3_options() -> Iterator[dict[str, Any]]:
     """Options of an S3 filesystem that a server on this machine plays."""
-    moto = pytest.importorskip("moto.server")
-    server = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    client = {"endpoint_url": f"http://{host}:{port}", "region_name": "us-east-1"}
-    yield {"key": "AKID", "secret": "SECRET", "client_kwargs": client}
-    server.stop()
+    with serve_s3("bucket") as options:
+        yield options
 
 
 def test_s3(s3_options: dict[str, Any], versions: tuple[Hierarchy, Hierarchy], tmp_path: Path) -> None:
     filesystem = fsspec.filesystem("s3", skip_instance_cache=True, **s3_options)
-    filesystem.call_s3("create_bucket", Bucket="bucket")
     for hierarchy in versions * 2:
         write(hierarchy, "s3://bucket/c/x.parq", record_size=3, storage_options=s3_options)
         loaded = kerchunk_parquet.load("s3://bucket/c/x.parq", storage_options=s3_options)

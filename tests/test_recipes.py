@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from conftest import FIXTURES
 from http_server import serve
-from moto.server import ThreadedMotoServer
+from s3_server import serve_s3
 
 TOP = Path(__file__).parent.parent
 README = (TOP / "README.md").read_text()
@@ -28,7 +28,6 @@ RUN = {title: text for title, text in RECIPES if BLOCK.search(text)}
 FILL_S3 = """if True:
     import s3fs
     s3 = s3fs.S3FileSystem(s3_additional_kwargs={"ACL": "public-read"})
-    s3.makedirs("bucket", exist_ok=True)
     s3.chmod("bucket", acl="public-read")
     s3.put("climate.nc", "bucket/climate.nc")
     s3.put("2020/", "bucket/2020/", recursive=True)
@@ -104,24 +103,22 @@ class World:
 
 @pytest.fixture
 def world(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    s3 = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    s3.start()
-    host, port = s3.get_host_and_port()
-    environment = {
+    with serve_s3("bucket") as options, serve(folder) as server:
+        environment = environment_of(options["client_kwargs"]["endpoint_url"])
+        made = World(folder=folder, web=server.url.rstrip("/"), environment=environment)
+        made.run(sys.executable, "-c", FILL_S3)
+        yield made
+
+
+def environment_of(endpoint_url: str) -> dict[str, str]:
+    return {
         **os.environ,
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ENDPOINT_URL": endpoint_url,
         "AWS_ACCESS_KEY_ID": "k",
         "AWS_SECRET_ACCESS_KEY": "s",
         "AWS_DEFAULT_REGION": "us-east-1",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
-    try:
-        with serve(folder) as server:
-            made = World(folder=folder, web=server.url.rstrip("/"), environment=environment)
-            made.run(sys.executable, "-c", FILL_S3)
-            yield made
-    finally:
-        s3.stop()
 
 
 @pytest.mark.parametrize("title", RUN)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import importlib.util
 import json
 import logging
 import os
@@ -26,6 +25,7 @@ import pytest
 import xarray as xr
 from conftest import CODEC_WARNING, FIXTURES, open_zarr, storage_options
 from http_server import RangeServer
+from s3_server import serve_s3
 from slow_server import Fault, Request, SlowServer, slow_server
 
 import h5zarr
@@ -738,34 +738,19 @@ def test_connection_that_ends_is_no_missing_file(http: Server) -> None:
 # S3 --------------------------------------------------------------------------------------
 
 BUCKET = "h5zarr-tests"
-REGION = "us-east-1"
-
-needs_s3 = pytest.mark.skipif(
-    importlib.util.find_spec("s3fs") is None or importlib.util.find_spec("moto") is None,
-    reason="s3fs and moto are not installed",
-)
 
 
 @pytest.fixture(scope="module")
 def s3_options() -> Iterator[dict[str, Any]]:
     """Options of an S3 filesystem that a server on this machine plays."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    client = {"endpoint_url": f"http://{host}:{port}", "region_name": REGION}
-    yield {"key": "AKID", "secret": "SECRET", "client_kwargs": client}
-    server.stop()
+    with serve_s3(BUCKET) as options:
+        yield options
 
 
 @pytest.fixture
 def bucket(s3_options: dict[str, Any]) -> Any:
     """Return a filesystem of its own: what it does, the one that is tested does not know."""
-    filesystem = fsspec.filesystem("s3", skip_instance_cache=True, **s3_options)
-    if not filesystem.exists(BUCKET):
-        filesystem.call_s3("create_bucket", Bucket=BUCKET)
-    return filesystem
+    return fsspec.filesystem("s3", skip_instance_cache=True, **s3_options)
 
 
 @pytest.fixture
@@ -775,7 +760,6 @@ def climate(bucket: Any) -> str:
     return f"s3://{BUCKET}/folder/climate.nc"
 
 
-@needs_s3
 def test_s3(bucket: Any, s3_options: dict[str, Any], climate: str) -> None:
     conversion = h5zarr.convert(climate, storage_options=s3_options)
     references = conversion.references()
@@ -794,7 +778,6 @@ def test_s3(bucket: Any, s3_options: dict[str, Any], climate: str) -> None:
     assert h5zarr.validate(references, storage_options=s3_options).ok
 
 
-@needs_s3
 def test_s3_is_read_by_xarray(s3_options: dict[str, Any], climate: str) -> None:
     references = references_of(climate, storage_options=s3_options)
     options = storage_options(references, "s3", **s3_options)
@@ -805,7 +788,6 @@ def test_s3_is_read_by_xarray(s3_options: dict[str, Any], climate: str) -> None:
         xr.testing.assert_identical(found.load(), expected.load())
 
 
-@needs_s3
 def test_s3_object_that_was_replaced(
     bucket: Any, s3_options: dict[str, Any], file_path: Path, tmp_path: Path
 ) -> None:
@@ -820,7 +802,6 @@ def test_s3_object_that_was_replaced(
     assert {mismatch.kind for mismatch in report.mismatches} >= {Kind.SOURCE_CHANGED}
 
 
-@needs_s3
 @pytest.mark.parametrize("change", ["replaced", "gone"])
 def test_s3_object_that_is_replaced_while_scanning(
     change: str, bucket: Any, s3_options: dict[str, Any], file_path: Path
@@ -840,7 +821,6 @@ def test_s3_object_that_is_replaced_while_scanning(
         h5zarr.scan(url, storage_options=s3_options, progress=progress)
 
 
-@needs_s3
 def test_s3_listings_are_not_believed(bucket: Any, s3_options: dict[str, Any], file_path: Path) -> None:
     """What a filesystem has listed before may be of an older object."""
     url = f"s3://{BUCKET}/listed/x.h5"
@@ -853,7 +833,6 @@ def test_s3_listings_are_not_believed(bucket: Any, s3_options: dict[str, Any], f
     assert references["h5zarr"]["source"]["byte_length"] == file_path.stat().st_size
 
 
-@needs_s3
 def test_s3_failures(bucket: Any, s3_options: dict[str, Any], file_path: Path) -> None:
     bucket.pipe_file(f"{BUCKET}/empty.h5", b"")
     bucket.pipe_file(f"{BUCKET}/folder/text.h5", b"text")
@@ -869,7 +848,6 @@ def test_s3_failures(bucket: Any, s3_options: dict[str, Any], file_path: Path) -
         assert_no_secrets("".join(traceback.format_exception(raised.value)))
 
 
-@needs_s3
 def test_s3_output(bucket: Any, s3_options: dict[str, Any], file_path: Path) -> None:
     conversion = h5zarr.convert(file_path)
     conversion.write(f"s3://{BUCKET}/refs.json", output_options=s3_options)
