@@ -1,17 +1,20 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The two loops that grow with the number of chunks.
+"""The loops that grow with the number of chunks, datasets and attributes.
 
 `iterate_chunks` lets `H5Dchunk_iter` store into columns; `render_references` writes columns as
 JSON. `h5zarr._fallback` has the same two functions for installations without a compiler.
-No HDF5 header is needed: the callback's arguments are integers of fixed width, and the address
-of `H5Dchunk_iter` is that of the library that h5py has loaded.
+`ObjectReader` asks libhdf5 for what h5py gives in one object for each answer.
+No HDF5 header is needed: arguments are integers of fixed width, and the addresses of functions
+are those of the library that h5py has loaded.
 """
 
+from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
+from cpython.exc cimport PyErr_Occurred
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, realloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 DEF MAXIMUM_RANK = 32  # H5S_MAX_RANK
 DEF FIRST_CAPACITY = 256
@@ -20,6 +23,11 @@ DEF DIGITS_OF_UINT64 = 20
 ctypedef int (*chunk_callback)(
     const uint64_t *, unsigned int, uint64_t, uint64_t, void *) noexcept nogil
 ctypedef int (*chunk_iter)(int64_t, int64_t, chunk_callback, void *) noexcept nogil
+
+
+cdef int raise_pending() except? -1:
+    """Raise what a file object of Python has raised while libhdf5 read from it."""
+    return -1 if PyErr_Occurred() != NULL else 0
 
 
 cdef class Column:
@@ -163,6 +171,7 @@ def iterate_chunks(uintptr_t function_address, int64_t dataset_id, tuple chunk_s
     visit.columns = <PyObject *>columns
     with nogil:
         status = function(dataset_id, 0, store_chunk, &visit)
+    raise_pending()
     if visit.out_of_memory:
         raise MemoryError("the chunk index does not fit into memory")
     finish(&visit)
@@ -177,6 +186,349 @@ cdef int finish(Visit *visit) except -1:
         if visit.count:
             column.reserve(visit.count)
     return 0
+
+
+# Objects ----------------------------------------------------------------------------------
+
+DEF LONGEST_ENCODED_TYPE_WORDS = 128
+DEF LARGEST_ATTRIBUTE_BYTES = 65536
+DEF MOST_CLIENT_DATA = 64
+DEF LONGEST_FILTER_NAME = 256
+DEF NULL_SPACE = 2  # H5S_NULL
+DEF CONTIGUOUS = 1  # H5D_CONTIGUOUS
+DEF CHUNKED = 2  # H5D_CHUNKED
+DEF UNDEFINED_ADDRESS = 0xFFFFFFFFFFFFFFFF  # HADDR_UNDEF
+DEF UNLIMITED = 0xFFFFFFFFFFFFFFFF  # H5S_UNLIMITED
+DEF FILL_VALUE_UNDEFINED = 0  # H5D_FILL_VALUE_UNDEFINED
+DEF FILL_VALUE_DEFAULT = 1  # H5D_FILL_VALUE_DEFAULT
+DEF NEVER_FILLED = 1  # H5D_FILL_TIME_NEVER
+
+ctypedef int (*note_function)(int64_t, const char *, const void *, void *) except -1
+ctypedef int (*iterate_function)(int64_t, int, int, uint64_t *, note_function, void *) noexcept
+ctypedef int64_t (*open_function)(int64_t, const char *, int64_t) noexcept
+ctypedef int64_t (*part_function)(int64_t) noexcept
+ctypedef uint64_t (*offset_function)(int64_t) noexcept
+ctypedef size_t (*size_function)(int64_t) noexcept
+ctypedef int (*code_function)(int64_t) noexcept
+ctypedef int (*property_function)(int64_t, int *) noexcept
+ctypedef int (*encode_function)(int64_t, void *, size_t *) noexcept
+ctypedef int (*extents_function)(int64_t, uint64_t *, uint64_t *) noexcept
+ctypedef int (*chunk_function)(int64_t, int, uint64_t *) noexcept
+ctypedef int (*read_function)(int64_t, int64_t, void *) noexcept
+ctypedef int (*reclaim_function)(int64_t, int64_t, int64_t, void *) noexcept
+ctypedef int (*filter_function)(int64_t, unsigned int, unsigned int *, size_t *, unsigned int *, size_t,
+                                char *, unsigned int *) noexcept
+
+
+cdef int note_name(int64_t location, const char *name, const void *info, void *names) except -1:
+    (<list>names).append(<bytes>name)
+    return 0
+
+
+cdef int64_t checked(int64_t status) except -1:
+    if status < 0:
+        raise_pending()
+        raise RuntimeError("libhdf5 cannot read it")
+    return status
+
+
+cdef tuple integers(const uint64_t *numbers, int count):
+    return tuple([numbers[position] for position in range(count)])
+
+
+cdef class Identifier:
+    """An identifier of libhdf5 that is closed with its owner."""
+
+    cdef int64_t number
+    cdef code_function close
+
+    def __dealloc__(self):
+        self.close(self.number)
+
+
+cdef Identifier owned(int64_t number, code_function close):
+    cdef Identifier identifier
+    checked(number)
+    identifier = Identifier.__new__(Identifier)
+    identifier.number = number
+    identifier.close = close
+    return identifier
+
+
+cdef class ObjectReader:
+    """Reads attributes, and how datasets are stored, in fewer steps than h5py.
+
+    The caller holds h5py's lock. What is not of the plain kinds is None, and where libhdf5 fails there
+    is None or a RuntimeError: h5py then reads it, or raises what libhdf5 says.
+    """
+
+    cdef iterate_function iterate_attributes
+    cdef open_function open_attribute
+    cdef part_function attribute_type, attribute_space, dataset_type, dataset_space, creation_properties
+    cdef code_function close_attribute, close_type, close_space, close_properties
+    cdef code_function space_kind, layout, external_count, filter_count
+    cdef property_function chunk_options, attribute_order, fill_state, fill_time
+    cdef offset_function dataset_offset
+    cdef size_function type_byte_length
+    cdef encode_function encode_type
+    cdef extents_function space_extents
+    cdef chunk_function chunk_shape
+    cdef read_function read_attribute, read_fill_value
+    cdef reclaim_function reclaim_texts
+    cdef filter_function filter
+
+    def __init__(self, address_of):
+        """`address_of` returns the address of a function of libhdf5 by its name."""
+        self.iterate_attributes = <iterate_function><uintptr_t>address_of("H5Aiterate2")
+        self.open_attribute = <open_function><uintptr_t>address_of("H5Aopen")
+        self.attribute_type = <part_function><uintptr_t>address_of("H5Aget_type")
+        self.attribute_space = <part_function><uintptr_t>address_of("H5Aget_space")
+        self.read_attribute = <read_function><uintptr_t>address_of("H5Aread")
+        self.close_attribute = <code_function><uintptr_t>address_of("H5Aclose")
+        self.encode_type = <encode_function><uintptr_t>address_of("H5Tencode")
+        self.type_byte_length = <size_function><uintptr_t>address_of("H5Tget_size")
+        self.close_type = <code_function><uintptr_t>address_of("H5Tclose")
+        self.space_kind = <code_function><uintptr_t>address_of("H5Sget_simple_extent_type")
+        self.space_extents = <extents_function><uintptr_t>address_of("H5Sget_simple_extent_dims")
+        self.close_space = <code_function><uintptr_t>address_of("H5Sclose")
+        self.reclaim_texts = <reclaim_function><uintptr_t>address_of("H5Dvlen_reclaim")
+        self.dataset_type = <part_function><uintptr_t>address_of("H5Dget_type")
+        self.dataset_space = <part_function><uintptr_t>address_of("H5Dget_space")
+        self.creation_properties = <part_function><uintptr_t>address_of("H5Dget_create_plist")
+        self.dataset_offset = <offset_function><uintptr_t>address_of("H5Dget_offset")
+        self.layout = <code_function><uintptr_t>address_of("H5Pget_layout")
+        self.external_count = <code_function><uintptr_t>address_of("H5Pget_external_count")
+        self.chunk_shape = <chunk_function><uintptr_t>address_of("H5Pget_chunk")
+        self.chunk_options = <property_function><uintptr_t>address_of("H5Pget_chunk_opts")
+        self.filter_count = <code_function><uintptr_t>address_of("H5Pget_nfilters")
+        self.filter = <filter_function><uintptr_t>address_of("H5Pget_filter2")
+        self.attribute_order = <property_function><uintptr_t>address_of("H5Pget_attr_creation_order")
+        self.fill_state = <property_function><uintptr_t>address_of("H5Pfill_value_defined")
+        self.fill_time = <property_function><uintptr_t>address_of("H5Pget_fill_time")
+        self.read_fill_value = <read_function><uintptr_t>address_of("H5Pget_fill_value")
+        self.close_properties = <code_function><uintptr_t>address_of("H5Pclose")
+
+    cdef object known_type(self, int64_t datatype, dict known_types):
+        cdef uint64_t words[LONGEST_ENCODED_TYPE_WORDS]
+        cdef char *encoded = <char *>words
+        cdef size_t length = sizeof(words)
+        memset(encoded, 0, sizeof(words))
+        checked(self.encode_type(datatype, encoded, &length))
+        if length > sizeof(words):
+            return None
+        # libhdf5 tells the length in a call of its own only, which takes as long.
+        while length and words[length // 8 - 1] == 0:
+            length -= 8
+        while length and encoded[length - 1] == 0:
+            length -= 1
+        return known_types.get(PyBytes_FromStringAndSize(encoded, length))
+
+    # Attributes
+
+    def attributes(self, int64_t owner, int index_type, frozenset skipped, dict known_types):
+        """Return the attributes of an open object.
+
+        Parameters
+        ----------
+        owner
+            HDF5's identifier of the object.
+        index_type
+            By name or by order of creation (`H5_index_t`).
+        skipped
+            Names of attributes to leave out.
+        known_types
+            Each `h5zarr.read_values.KnownType` by its encoded datatype without the zeros at its end;
+            others are not plain.
+
+        Returns
+        -------
+        list
+            Name and contents of each. The contents are the `KnownType`, the shape in elements (None for
+            a null dataspace) and the elements: a bytearray in the known memory type, a list of bytes for
+            strings of variable length. They are None where h5py has to read them.
+        """
+        cdef uint64_t position = 0
+        names = []
+        checked(self.iterate_attributes(owner, index_type, 0, &position, note_name, <void *>names))
+        return [
+            (name, self.attribute(owner, name, known_types)) for name in names if name not in skipped
+        ]
+
+    cdef object attribute(self, int64_t owner, bytes name, dict known_types):
+        try:
+            return self.plain_attribute(owner, name, known_types)
+        except RuntimeError:
+            return None
+
+    cdef object plain_attribute(self, int64_t owner, bytes name, dict known_types):
+        cdef Identifier attribute = owned(self.open_attribute(owner, name, 0), self.close_attribute)
+        cdef Identifier datatype = owned(self.attribute_type(attribute.number), self.close_type)
+        cdef Identifier space = owned(self.attribute_space(attribute.number), self.close_space)
+        cdef uint64_t extents[MAXIMUM_RANK]
+        cdef int64_t byte_length
+        cdef int rank
+        known = self.known_type(datatype.number, known_types)
+        if known is None or known.plain_byte_length is None:
+            return None
+        if checked(self.space_kind(space.number)) == NULL_SPACE:
+            return known, None, None
+        rank = <int>checked(self.space_extents(space.number, extents, NULL))
+        byte_length = bounded_product(known.plain_byte_length, extents, rank)
+        if byte_length < 0:
+            return None
+        if known.datatype.variable_length:
+            stored = self.texts(attribute.number, datatype.number, space.number, byte_length)
+        else:
+            stored = self.elements(attribute.number, known.memory_type.id, byte_length)
+        return known, integers(extents, rank), stored
+
+    cdef bytearray elements(self, int64_t attribute, int64_t memory_type, size_t byte_length):
+        stored = bytearray(byte_length)
+        checked(self.read_attribute(attribute, memory_type, PyByteArray_AS_STRING(stored)))
+        return stored
+
+    cdef list texts(self, int64_t attribute, int64_t datatype, int64_t space, size_t byte_length):
+        cdef size_t position
+        stored = bytearray(byte_length)
+        cdef char **pointers = <char **>PyByteArray_AS_STRING(stored)
+        checked(self.read_attribute(attribute, datatype, pointers))
+        texts = [
+            <bytes>pointers[position] if pointers[position] != NULL else b""
+            for position in range(byte_length // sizeof(char *))
+        ]
+        checked(self.reclaim_texts(datatype, space, 0, pointers))
+        return texts
+
+    # Datasets
+
+    def storage(self, int64_t dataset, dict known_types):
+        """Return how a dataset is stored; None where its datatype is not known yet.
+
+        Parameters
+        ----------
+        dataset
+            HDF5's identifier of the open dataset.
+        known_types
+            As in `attributes`.
+
+        Returns
+        -------
+        known
+            Its `KnownType`.
+        shape, maximum_shape
+            Its extents in elements, None along unlimited dimensions; None for a null dataspace.
+        layout
+            Its layout (`H5D_layout_t`).
+        external_count
+            Number of its external files.
+        byte_offset
+            Where its contiguous storage begins in the file (bytes); None where there is none.
+        chunk_shape
+            Shape of a chunk in elements; None where it is not chunked.
+        filters
+            Number, flags, parameters and name of each filter, in the order of writing.
+        chunk_options
+            What `H5Pget_chunk_opts` tells; 0 without filters.
+        attribute_order
+            What `H5Pget_attr_creation_order` tells.
+        fill_value
+            One element of the known packed type; None where it is undefined, or on a heap.
+        """
+        cdef Identifier datatype = owned(self.dataset_type(dataset), self.close_type)
+        cdef Identifier space = owned(self.dataset_space(dataset), self.close_space)
+        cdef Identifier creation
+        known = self.known_type(datatype.number, known_types)
+        if known is None:
+            return None
+        creation = owned(self.creation_properties(dataset), self.close_properties)
+        layout = checked(self.layout(creation.number))
+        external_count = checked(self.external_count(creation.number)) if layout == CONTIGUOUS else 0
+        filters = self.filters(creation.number)
+        return (
+            known,
+            *self.extents(space.number),
+            layout,
+            external_count,
+            self.byte_offset(dataset) if layout == CONTIGUOUS and not external_count else None,
+            self.chunks(creation.number) if layout == CHUNKED else None,
+            filters,
+            property_of(self.chunk_options, creation.number) if filters else 0,
+            property_of(self.attribute_order, creation.number),
+            self.fill_value(creation.number, known),
+        )
+
+    cdef tuple extents(self, int64_t space):
+        cdef uint64_t shape[MAXIMUM_RANK]
+        cdef uint64_t maximum_shape[MAXIMUM_RANK]
+        cdef int rank, axis
+        if checked(self.space_kind(space)) == NULL_SPACE:
+            return None, None
+        rank = <int>checked(self.space_extents(space, shape, maximum_shape))
+        limits = [
+            None if maximum_shape[axis] == UNLIMITED else maximum_shape[axis] for axis in range(rank)
+        ]
+        return integers(shape, rank), tuple(limits)
+
+    cdef object byte_offset(self, int64_t dataset):
+        cdef uint64_t byte_offset = self.dataset_offset(dataset)
+        if byte_offset == 0:
+            raise RuntimeError("contiguous storage cannot begin where the file does")
+        return None if byte_offset == UNDEFINED_ADDRESS else byte_offset
+
+    cdef tuple chunks(self, int64_t creation):
+        cdef uint64_t chunk_shape[MAXIMUM_RANK]
+        cdef int64_t rank = checked(self.chunk_shape(creation, MAXIMUM_RANK, chunk_shape))
+        return integers(chunk_shape, <int>min(rank, MAXIMUM_RANK))
+
+    cdef tuple filters(self, int64_t creation):
+        cdef int position, count = <int>checked(self.filter_count(creation))
+        return tuple([self.one_filter(creation, position) for position in range(count)])
+
+    cdef tuple one_filter(self, int64_t creation, unsigned int position):
+        cdef unsigned int flags = 0
+        cdef unsigned int client_data[MOST_CLIENT_DATA]
+        cdef char name[LONGEST_FILTER_NAME + 1]
+        cdef size_t count = MOST_CLIENT_DATA, each
+        memset(name, 0, LONGEST_FILTER_NAME + 1)
+        identifier = checked(self.filter(creation, position, &flags, &count, client_data,
+                                         LONGEST_FILTER_NAME, name, NULL))
+        if count > MOST_CLIENT_DATA:
+            raise RuntimeError("a filter has more parameters than there is room for")
+        return identifier, flags, tuple([client_data[each] for each in range(count)]), <bytes>name
+
+    cdef object fill_value(self, int64_t creation, known):
+        cdef int state
+        if known.packed_type is None:
+            return None
+        state = property_of(self.fill_state, creation)
+        if state == FILL_VALUE_UNDEFINED:
+            return None
+        if state == FILL_VALUE_DEFAULT or property_of(self.fill_time, creation) == NEVER_FILLED:
+            return bytes(known.packed_dtype.itemsize)
+        element = bytearray(self.type_byte_length(known.packed_type.id))
+        checked(self.read_fill_value(creation, known.packed_type.id, PyByteArray_AS_STRING(element)))
+        return bytes(element)
+
+
+cdef int property_of(property_function function, int64_t properties) except? -1:
+    cdef int value = 0
+    checked(function(properties, &value))
+    return value
+
+
+cdef int64_t bounded_product(uint64_t product, const uint64_t *factors, int count) noexcept:
+    """Return the product; -1 where it is more than an attribute that is read here may take (bytes)."""
+    cdef int position
+    for position in range(count):
+        if factors[position] > LARGEST_ATTRIBUTE_BYTES:
+            return -1
+        product *= factors[position]
+        if product > LARGEST_ATTRIBUTE_BYTES:
+            return -1
+    return product if product <= LARGEST_ATTRIBUTE_BYTES else -1
+
+
+# References -------------------------------------------------------------------------------
 
 
 cdef inline char *write_number(char *target, uint64_t number) noexcept nogil:

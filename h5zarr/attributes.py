@@ -243,7 +243,7 @@ def _complexes(values: Values) -> JSON:
 
 
 def _texts(values: Values) -> JSON:
-    return _nested(values, lambda element: _text(element.item()))
+    return _items(values.tolist(), values.ndim, _text)
 
 
 def _structures(values: Values) -> JSON:
@@ -255,7 +255,13 @@ def _opaques(values: Values) -> JSON:
 
 
 def _objects(values: Values) -> JSON:
-    return _nested(values, lambda element: _object(element.item()))
+    return _items(values.tolist(), values.ndim, _object)
+
+
+def _items(items: Any, rank: int, translate: Callable[[Any], JSON]) -> JSON:
+    if rank == 0:
+        return translate(items)
+    return [_items(item, rank - 1, translate) for item in items]
 
 
 def _nested(values: Values, translate: Callable[[Values], JSON]) -> JSON:

@@ -20,6 +20,7 @@ from h5zarr.dtype_json import numpy_data_type
 from h5zarr.errors import UntranslatableError
 from h5zarr.model import JSON, Datatype, DatatypeClass, FloatFields, Shape
 
+_FLOAT_FORMATS = {2: "<e", 4: "<f", 8: "<d"}
 _IEEE_FIELDS = {
     2: FloatFields(
         sign_position=15,
@@ -105,7 +106,7 @@ def translate_datatype(
     needs_conversion = (
         not is_exact(base)
         or element.itemsize != base.byte_length
-        or (depends_on_padding(base) and not clean_padding)
+        or (not clean_padding and depends_on_padding(base))
     )
     return ZarrDataType(
         data_type=zarr_data_type(element),
@@ -328,13 +329,13 @@ def fill_value_json(element: bytes | None, dtype: np.dtype[Any]) -> JSON:
 
 def _float_json(element: bytes) -> JSON:
     """Return a float so that its bits are kept: a number, a name, or hexadecimal for NaN payloads."""
-    value = float(np.frombuffer(element, f"<f{len(element)}")[0])
+    value: float = struct.unpack(_FLOAT_FORMATS[len(element)], element)[0]
     if math.isinf(value):
         return "Infinity" if value > 0 else "-Infinity"
     if not math.isnan(value):
         return value
     bits = int.from_bytes(element, "little")
-    quiet = int.from_bytes(struct.pack({2: "<e", 4: "<f", 8: "<d"}[len(element)], math.nan), "little")
+    quiet = int.from_bytes(struct.pack(_FLOAT_FORMATS[len(element)], math.nan), "little")
     return "NaN" if bits == quiet else f"0x{bits:0{2 * len(element)}x}"
 
 
@@ -349,5 +350,5 @@ def is_signalling(element: bytes | None, dtype: np.dtype[Any]) -> bool:
 
 def _is_signalling_float(element: bytes) -> bool:
     quiet_bit = 1 << (_IEEE_FIELDS[len(element)].mantissa_length - 1)
-    is_nan = math.isnan(float(np.frombuffer(element, f"<f{len(element)}")[0]))
+    is_nan = math.isnan(struct.unpack(_FLOAT_FORMATS[len(element)], element)[0])
     return is_nan and not int.from_bytes(element, "little") & quiet_bit

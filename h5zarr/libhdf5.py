@@ -15,6 +15,11 @@ from pathlib import Path
 import h5py
 from h5py._objects import phil
 
+try:
+    from h5zarr import _native
+except ImportError:  # installed without a compiler
+    _native = None  # type: ignore[assignment]
+
 Identifier = ctypes.c_int64
 """HDF5's `hid_t`."""
 
@@ -25,17 +30,30 @@ _BASIC_FIELDS = ctypes.c_uint(1)
 
 
 @functools.cache
-def library() -> ctypes.CDLL:
-    """Return the libhdf5 that h5py uses."""
+def library() -> ctypes.PyDLL:
+    """Return the libhdf5 that h5py uses.
+
+    A `PyDLL` raises what a file object of Python raises while libhdf5 reads from it.
+    """
     if sys.platform == "win32":
-        return ctypes.CDLL(str(Path(h5py.__file__).parent / "hdf5.dll"))
-    return ctypes.CDLL(h5py.h5d.__file__)
+        return ctypes.PyDLL(str(Path(h5py.__file__).parent / "hdf5.dll"))
+    return ctypes.PyDLL(h5py.h5d.__file__)
 
 
 @functools.cache
 def chunk_iter_address() -> int:
     """Return the address of `H5Dchunk_iter` (HDF5 1.14 or newer)."""
-    return ctypes.cast(library().H5Dchunk_iter, ctypes.c_void_p).value or 0
+    return _address("H5Dchunk_iter")
+
+
+@functools.cache
+def object_reader() -> _native.ObjectReader | None:
+    """Return what reads attributes and datasets without h5py; None without the compiled module."""
+    return None if _native is None else _native.ObjectReader(_address)
+
+
+def _address(name: str) -> int:
+    return ctypes.cast(library()[name], ctypes.c_void_p).value or 0
 
 
 class _ObjectInfo(ctypes.Structure):
@@ -43,7 +61,7 @@ class _ObjectInfo(ctypes.Structure):
 
     _fields_ = (
         ("fileno", ctypes.c_ulong),
-        ("token", ctypes.c_uint64 * 2),
+        ("token", ctypes.c_uint8 * 16),
         ("type", ctypes.c_int),
         ("reference_count", ctypes.c_uint),
         ("times", ctypes.c_int64 * 4),
@@ -80,7 +98,7 @@ def object_info(location: h5py.h5g.ObjectID, name: bytes = b".") -> ObjectInfo:
         )
     if status < 0:
         raise KeyError(f"no readable object {name.decode('utf-8', 'backslashreplace')}")
-    return ObjectInfo(kind=info.type, address=info.token[0], file_number=info.fileno)
+    return ObjectInfo(kind=info.type, address=int.from_bytes(info.token, "little"), file_number=info.fileno)
 
 
 def chunk_index_type(dataset: h5py.h5d.DatasetID) -> int:
@@ -98,7 +116,12 @@ def leaves_partial_chunks_unfiltered(creation: h5py.h5p.PropDCID) -> bool:
     options = ctypes.c_uint(0)
     with phil:
         status = library().H5Pget_chunk_opts(Identifier(creation.id), ctypes.byref(options))
-    return status >= 0 and bool(options.value & _DONT_FILTER_PARTIAL_CHUNKS)
+    return status >= 0 and skips_partial_chunks(options.value)
+
+
+def skips_partial_chunks(chunk_options: int) -> bool:
+    """Return whether options of chunks say that partial edge chunks skip the filter pipeline."""
+    return bool(chunk_options & _DONT_FILTER_PARTIAL_CHUNKS)
 
 
 def filter_client_data(creation: h5py.h5p.PropDCID, filter_number: int) -> tuple[int, ...]:

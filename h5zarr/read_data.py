@@ -97,12 +97,16 @@ def stored_bytes(dataset: OpenDataset, index: ChunkIndex, budget: InlineBudget) 
     dict
         Stored bytes by grid position.
     """
-    total = int(index.byte_length.sum())
+    if not len(index):
+        return {}
+    total = dataset.byte_length if dataset.chunk_shape is None else int(index.byte_length.sum())
     if dataset.layout is Layout.COMPACT or 0 < total <= min(budget.threshold, budget.remaining):
         budget.remaining -= total
         wanted = index.grid_position
-    else:
+    elif dataset.filters:
         wanted = _affordable(index, _untold(dataset, index), budget)
+    else:
+        return {}
     if dataset.chunk_shape is None:
         elements = read_stored_elements(dataset.identifier, dataset.known, total) if len(wanted) else b""
         return dict.fromkeys(wanted.tolist(), elements)

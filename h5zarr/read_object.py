@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import h5py
-from h5py import h5, h5a, h5g, h5p
+from h5py import h5, h5g, h5p
 
 from h5zarr.errors import DamagedFileError, NotHDF5Error, Problem, SourceNotFoundError, UntranslatableError
 from h5zarr.model import Attribute, Dataset, Group, Layout, Shape
 from h5zarr.neighbours import Neighbourhood
 from h5zarr.read_data import InlineBudget, all_elements, has_clean_padding, heap_values, stored_bytes
-from h5zarr.read_storage import OpenDataset, external_files, fill_value, open_dataset, stored_chunks
-from h5zarr.read_values import READ_ERRORS, NameOf, TypeCache, read_attribute
+from h5zarr.read_storage import OpenDataset, external_files, open_dataset, stored_chunks
+from h5zarr.read_values import READ_ERRORS, NameOf, TypeCache, list_attributes, read_attribute
 from h5zarr.source import open_source
 from h5zarr.virtual import virtual_chunks
 from h5zarr.walk import encode_path, is_dataset
@@ -45,6 +45,11 @@ class Reader:
     """URL of the file, where an external link led to it; None: the scanned file."""
     types: TypeCache = field(default_factory=TypeCache)
     """The datatypes of the file."""
+    file_byte_length: int = field(init=False)
+    """Size of the file."""
+
+    def __post_init__(self) -> None:
+        self.file_byte_length = self.file.get_filesize()
 
 
 def read_group(reader: Reader, inner_path: str, names: list[str]) -> Group:
@@ -82,9 +87,8 @@ def read_dataset(reader: Reader, inner_path: str, names: list[str]) -> Dataset |
 
 def _read_dataset(reader: Reader, inner_path: str, names: list[str]) -> Dataset:
     dataset = open_dataset(reader.file, encode_path(inner_path), reader.types)
-    known, packed = dataset.known, dataset.known.packed_type
-    order = dataset.creation.get_attr_creation_order()
-    attributes, scales = _read_attributes(reader, dataset.identifier, names[0], order)
+    known = dataset.known
+    attributes, scales = _read_attributes(reader, dataset.identifier, names[0], dataset.attribute_order)
     fields = {
         "chunk_shape": dataset.chunk_shape,
         "filters": dataset.filters,
@@ -101,8 +105,8 @@ def _read_dataset(reader: Reader, inner_path: str, names: list[str]) -> Dataset:
         layout=dataset.layout,
         memory_dtype=known.packed_dtype,
         stored_type=known.stored_type,
-        memory_type=packed.encode() if packed is not None else None,
-        fill_value=fill_value(dataset),
+        memory_type=known.encoded_packed_type,
+        fill_value=dataset.fill_value,
         unfiltered_partial_chunks=dataset.unfiltered_partial_chunks,
         dimension_scales=scales,
         external_files=external_files(dataset, reader.neighbourhood),
@@ -114,10 +118,10 @@ def _read_data(reader: Reader, dataset: OpenDataset) -> dict[str, Any]:
     """Return the fields of a dataset that tell where its data are, and those data that are read."""
     if dataset.layout is Layout.VIRTUAL:
         _check_virtual_sources(reader, dataset)
-    index = stored_chunks(dataset, reader.file)
+    index = stored_chunks(dataset, reader.file_byte_length)
     if dataset.shape is None:
         return {"chunk_index": index}
-    if dataset.known.datatype.on_heap:
+    if dataset.known.on_heap:
         values = heap_values(dataset, dataset.shape, reader.budget, reader.name_of)
         return {"chunk_index": index, "values": values}
     if dataset.layout is Layout.VIRTUAL:
@@ -137,8 +141,9 @@ def _check_virtual_sources(reader: Reader, dataset: OpenDataset) -> None:
 
     libhdf5 opens the sources itself; through a remote file it would look for them on this machine.
     """
-    for number in range(dataset.creation.get_virtual_count()):
-        name = dataset.creation.get_virtual_filename(number)
+    creation = dataset.creation
+    for number in range(creation.get_virtual_count()):
+        name = creation.get_virtual_filename(number)
         if name == _SAME_FILE:
             continue
         reader.neighbourhood.resolve(name)
@@ -153,7 +158,7 @@ def _virtual_data(reader: Reader, dataset: OpenDataset, shape: Shape) -> dict[st
     """Return the chunks of a virtual dataset's sources, or its elements where they do not fit."""
     sources = _Sources(reader=reader)
     try:
-        chunks = virtual_chunks(dataset.creation, shape, fill_value(dataset), sources.read)
+        chunks = virtual_chunks(dataset.creation, shape, dataset.fill_value, sources.read)
     except UntranslatableError:
         chunks = None
     if chunks is None or chunks.source.stored_type != dataset.known.stored_type:
@@ -230,14 +235,15 @@ def _read_attributes(
     """Return the attributes of an object, and the dimension scales that one of them names."""
     attributes: list[Attribute] = []
     scales: tuple[tuple[str, ...], ...] = ()
+    order = h5.INDEX_CRT_ORDER if creation_order & h5p.CRT_ORDER_TRACKED else h5.INDEX_NAME
     try:
-        names = _attribute_names(owner, creation_order)
+        listed = list_attributes(owner, order, _SKIPPED_ATTRIBUTES, reader.types)
     except READ_ERRORS as error:
         reader.problems.append(_unreadable_attribute(path, b"*", error))
         return (), ()
-    for name in names:
+    for name, known in listed:
         try:
-            attribute = read_attribute(owner, name, reader.types, reader.name_of)
+            attribute = known or read_attribute(owner, name, reader.types, reader.name_of)
         except READ_ERRORS as error:
             reader.problems.append(_unreadable_attribute(path, name, error))
             continue
@@ -246,13 +252,6 @@ def _read_attributes(
         else:
             attributes.append(attribute)
     return tuple(attributes), scales
-
-
-def _attribute_names(owner: Any, creation_order: int) -> list[bytes]:
-    names: list[bytes] = []
-    order = h5.INDEX_CRT_ORDER if creation_order & h5p.CRT_ORDER_TRACKED else h5.INDEX_NAME
-    h5a.iterate(owner, names.append, index_type=order)
-    return [name for name in names if name not in _SKIPPED_ATTRIBUTES]
 
 
 def _unreadable(path: str, what: str, error: BaseException) -> Problem:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import starmap
 from pathlib import Path
 
 import h5py
 from h5py import h5d, h5p, h5s
+from h5py._objects import phil
 
 from h5zarr import libhdf5
 from h5zarr.chunk_index import contiguous_index, empty_index, read_chunk_index
 from h5zarr.errors import UntranslatableError
 from h5zarr.model import ChunkIndex, ExternalFile, Filter, Layout, Shape, grid_shape
 from h5zarr.neighbours import Neighbourhood
-from h5zarr.read_values import KnownType, TypeCache, space_shape
+from h5zarr.read_values import READ_ERRORS, KnownType, TypeCache, space_shape
 
 _LAYOUTS = {
     h5d.COMPACT: Layout.COMPACT,
@@ -31,8 +33,6 @@ class OpenDataset:
 
     identifier: h5d.DatasetID
     """The dataset."""
-    creation: h5p.PropDCID
-    """Its creation properties."""
     known: KnownType
     """Its datatype."""
     shape: Shape | None
@@ -41,12 +41,23 @@ class OpenDataset:
     """Its maximum shape in elements, None along unlimited dimensions; None for a null dataspace."""
     layout: Layout
     """Its storage layout."""
+    byte_offset: int | None
+    """Where its contiguous storage begins in the file (bytes); None where there is none."""
     chunk_shape: Shape | None
     """Shape of a chunk in elements; None where it is not chunked."""
     filters: tuple[Filter, ...]
     """Its filter pipeline, in the order of writing."""
     unfiltered_partial_chunks: bool
     """Whether partial edge chunks skip the pipeline."""
+    attribute_order: int
+    """In which orders its attributes can be listed (`H5P_CRT_ORDER_TRACKED`)."""
+    fill_value: bytes | None
+    """One element of the packed dtype for what was never written; None: undefined."""
+
+    @property
+    def creation(self) -> h5p.PropDCID:
+        """Its creation properties."""
+        return self.identifier.get_create_plist()
 
     @property
     def byte_length(self) -> int:
@@ -57,21 +68,57 @@ class OpenDataset:
 def open_dataset(file: h5py.h5f.FileID, path: bytes, types: TypeCache) -> OpenDataset:
     """Open a dataset; errors are `h5zarr.read_values.READ_ERRORS`."""
     identifier = h5d.open(file, path)
+    return _read_natively(identifier, types) or _read(identifier, types)
+
+
+def _read_natively(identifier: h5d.DatasetID, types: TypeCache) -> OpenDataset | None:
+    """Describe a dataset without h5py; None where only h5py can."""
+    reader = libhdf5.object_reader()
+    if reader is None:
+        return None
+    try:
+        with phil:
+            found = reader.storage(identifier.id, types.known)
+    except READ_ERRORS:  # h5py fails in the same place, with libhdf5's message
+        return None
+    if found is None:
+        return None
+    known, shape, maximum_shape, layout, external_count, byte_offset, chunk_shape, *rest = found
+    filters, options, order, fill = rest
+    return OpenDataset(
+        identifier=identifier,
+        known=known,
+        shape=shape,
+        maximum_shape=maximum_shape,
+        layout=Layout.EXTERNAL if external_count else _LAYOUTS[layout],
+        byte_offset=byte_offset,
+        chunk_shape=chunk_shape,
+        filters=tuple(starmap(_filter, filters)),
+        unfiltered_partial_chunks=libhdf5.skips_partial_chunks(options),
+        attribute_order=order,
+        fill_value=fill,
+    )
+
+
+def _read(identifier: h5d.DatasetID, types: TypeCache) -> OpenDataset:
     creation = identifier.get_create_plist()
+    known = types[identifier.get_type()]
     space = identifier.get_space()
     shape = space_shape(space)
     layout = _layout(creation)
     filters = _filters(creation)
     return OpenDataset(
         identifier=identifier,
-        creation=creation,
-        known=types[identifier.get_type()],
+        known=known,
         shape=shape,
         maximum_shape=_maximum_shape(space) if shape is not None else None,
         layout=layout,
+        byte_offset=identifier.get_offset() if layout is Layout.CONTIGUOUS else None,
         chunk_shape=tuple(creation.get_chunk()) if layout is Layout.CHUNKED else None,
         filters=filters,
         unfiltered_partial_chunks=bool(filters) and libhdf5.leaves_partial_chunks_unfiltered(creation),
+        attribute_order=creation.get_attr_creation_order(),
+        fill_value=_fill_value(creation, known),
     )
 
 
@@ -87,36 +134,36 @@ def _maximum_shape(space: h5s.SpaceID) -> tuple[int | None, ...]:
 
 
 def _filters(creation: h5p.PropDCID) -> tuple[Filter, ...]:
-    return tuple(_filter(creation, number) for number in range(creation.get_nfilters()))
+    return tuple(_read_filter(creation, number) for number in range(creation.get_nfilters()))
 
 
-def _filter(creation: h5p.PropDCID, number: int) -> Filter:
+def _read_filter(creation: h5p.PropDCID, number: int) -> Filter:
     identifier, flags, client_data, name = creation.get_filter(number)
     if len(client_data) >= _MOST_CLIENT_DATA_OF_H5PY:
         client_data = libhdf5.filter_client_data(creation, number)
+    return _filter(identifier, flags, tuple(client_data), name)
+
+
+def _filter(identifier: int, flags: int, client_data: tuple[int, ...], name: bytes) -> Filter:
     return Filter(
-        identifier=identifier,
-        name=name.decode("utf-8", "replace"),
-        flags=flags,
-        client_data=tuple(client_data),
+        identifier=identifier, name=name.decode("utf-8", "replace"), flags=flags, client_data=client_data
     )
 
 
-def fill_value(dataset: OpenDataset) -> bytes | None:
+def _fill_value(creation: h5p.PropDCID, known: KnownType) -> bytes | None:
     """Return one element of the packed dtype for what was never written; None: undefined."""
-    known = dataset.known
     if known.packed_type is None or known.packed_dtype is None:
         return None
-    defined = dataset.creation.fill_value_defined()
+    defined = creation.fill_value_defined()
     if defined == h5d.FILL_VALUE_UNDEFINED:
         return None
     # What was never written and is never filled is undefined: h5py leaves its zeros.
-    if defined == h5d.FILL_VALUE_DEFAULT or dataset.creation.get_fill_time() == h5d.FILL_TIME_NEVER:
+    if defined == h5d.FILL_VALUE_DEFAULT or creation.get_fill_time() == h5d.FILL_TIME_NEVER:
         return bytes(known.packed_dtype.itemsize)
-    return libhdf5.fill_value(dataset.creation, known.packed_type)
+    return libhdf5.fill_value(creation, known.packed_type)
 
 
-def stored_chunks(dataset: OpenDataset, file: h5py.h5f.FileID) -> ChunkIndex:
+def stored_chunks(dataset: OpenDataset, file_byte_length: int) -> ChunkIndex:
     """Return where the dataset's chunks are; contiguous storage is one chunk.
 
     Raises
@@ -127,7 +174,7 @@ def stored_chunks(dataset: OpenDataset, file: h5py.h5f.FileID) -> ChunkIndex:
     if dataset.shape is None or dataset.maximum_shape is None:
         return empty_index(())
     if dataset.chunk_shape is None:
-        return _unchunked(dataset, dataset.shape, file)
+        return _unchunked(dataset, dataset.shape, file_byte_length)
     if 0 in dataset.chunk_shape:
         raise ValueError(f"its chunk shape is {dataset.chunk_shape}")
     if 0 in dataset.shape:
@@ -135,14 +182,14 @@ def stored_chunks(dataset: OpenDataset, file: h5py.h5f.FileID) -> ChunkIndex:
     return read_chunk_index(dataset.identifier, dataset.shape, dataset.maximum_shape, dataset.chunk_shape)
 
 
-def _unchunked(dataset: OpenDataset, shape: Shape, file: h5py.h5f.FileID) -> ChunkIndex:
+def _unchunked(dataset: OpenDataset, shape: Shape, file_byte_length: int) -> ChunkIndex:
     length = dataset.byte_length
     if dataset.layout is Layout.COMPACT and length:
         return contiguous_index(shape, 0, length)
-    begin = dataset.identifier.get_offset() if dataset.layout is Layout.CONTIGUOUS and length else None
-    if begin is None:
+    begin = dataset.byte_offset
+    if begin is None or not length:
         return empty_index(tuple(min(extent, 1) for extent in shape))
-    if begin + length > file.get_filesize():
+    if begin + length > file_byte_length:
         raise ValueError(f"{length} contiguous bytes at {begin} reach over the end of the file")
     return contiguous_index(shape, begin, length)
 

@@ -6,6 +6,7 @@ it is done once per distinct datatype of a file (`TypeCache`). References become
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,9 @@ from typing import Any
 import h5py
 import numpy as np
 from h5py import h5a, h5d, h5r, h5s, h5t
+from h5py._objects import phil
 
+from h5zarr import libhdf5
 from h5zarr.datatypes import is_exact
 from h5zarr.libhdf5 import object_info
 from h5zarr.model import Attribute, Datatype, DatatypeClass, Shape
@@ -51,19 +54,34 @@ class KnownType:
     """``dtype`` without padding, little-endian; None where h5py has none."""
     packed_type: h5t.TypeID | None
     """HDF5's datatype for ``packed_dtype``; None where elements are on a heap."""
+    encoded_packed_type: bytes | None
+    """The same encoded (`H5Tencode`)."""
+    on_heap: bool
+    """Whether stored elements hold addresses instead of values."""
+    plain_byte_length: int | None
+    """Bytes of one element of an attribute in memory: a number or struct of ``dtype``, or the address of
+    text; None where h5py has to convert elements itself."""
 
 
 class TypeCache:
-    """The datatypes of one file, by their encoded form."""
+    """The datatypes of one file.
+
+    Attributes
+    ----------
+    known
+        Each by its encoded form without the zeros at its end, which tell nothing: no encoded datatype is
+        the beginning of another.
+    """
 
     def __init__(self) -> None:
-        self._known: dict[bytes, KnownType] = {}
+        self.known: dict[bytes, KnownType] = {}
 
     def __getitem__(self, datatype: h5t.TypeID) -> KnownType:
         encoded = datatype.encode()
-        known = self._known.get(encoded)
+        key = encoded.rstrip(b"\0")
+        known = self.known.get(key)
         if known is None:
-            known = self._known[encoded] = _learn(datatype, encoded)
+            known = self.known[key] = _learn(datatype, encoded)
         return known
 
 
@@ -77,7 +95,7 @@ def _learn(datatype: h5t.TypeID, encoded: bytes) -> KnownType:
     if dtype is not None and described.datatype_class in _UNCONVERTED and is_exact(described):
         memory_type = datatype.copy()
     packed = None if dtype is None else packed_dtype(dtype)
-    on_heap = packed is None or described.on_heap
+    packed_type = None if packed is None or described.on_heap else h5t.py_create(packed)
     return KnownType(
         datatype=described,
         dtype=dtype,
@@ -86,8 +104,23 @@ def _learn(datatype: h5t.TypeID, encoded: bytes) -> KnownType:
         stored_type=encoded,
         file_type=datatype.copy(),
         packed_dtype=packed,
-        packed_type=None if on_heap else h5t.py_create(packed),
+        packed_type=packed_type,
+        encoded_packed_type=None if packed_type is None else packed_type.encode(),
+        on_heap=described.on_heap,
+        plain_byte_length=_plain_byte_length(described, dtype, memory_type),
     )
+
+
+def _plain_byte_length(
+    datatype: Datatype, dtype: np.dtype[Any] | None, memory_type: h5t.TypeID | None
+) -> int | None:
+    if dtype is None or memory_type is None:
+        return None
+    if datatype.variable_length:
+        return ctypes.sizeof(ctypes.c_void_p)
+    if datatype.on_heap or memory_type.get_size() != dtype.itemsize:
+        return None
+    return dtype.itemsize
 
 
 def packed_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -124,6 +157,64 @@ def _buffer(known: KnownType, shape: Shape) -> np.ndarray[Any, Any]:
     return np.zeros(shape, known.dtype)
 
 
+def list_attributes(
+    owner: h5py.h5g.ObjectID, index_type: int, skipped: frozenset[bytes], types: TypeCache
+) -> list[tuple[bytes, Attribute | None]]:
+    """Return the name of each attribute of an open object, and with it those that are read at once.
+
+    Parameters
+    ----------
+    owner
+        The open object.
+    index_type
+        By name or by order of creation (`H5_index_t`).
+    skipped
+        Names of attributes to leave out.
+    types
+        The datatypes of the file.
+
+    Returns
+    -------
+    list
+        Names and attributes; None where `read_attribute` has to read it.
+
+    Raises
+    ------
+    OSError, RuntimeError, ValueError, TypeError, KeyError, OverflowError
+        The attributes cannot be listed (`READ_ERRORS`).
+    """
+    reader = libhdf5.object_reader()
+    if reader is None:
+        return _list_names(owner, index_type, skipped)
+    try:
+        with phil:
+            found = reader.attributes(owner.id, index_type, skipped, types.known)
+    except READ_ERRORS:  # h5py fails in the same place, with libhdf5's message
+        return _list_names(owner, index_type, skipped)
+    return [(name, None if plain is None else _plain_attribute(name, *plain)) for name, plain in found]
+
+
+def _list_names(
+    owner: h5py.h5g.ObjectID, index_type: int, skipped: frozenset[bytes]
+) -> list[tuple[bytes, Attribute | None]]:
+    names: list[bytes] = []
+    h5a.iterate(owner, names.append, index_type=index_type)
+    return [(name, None) for name in names if name not in skipped]
+
+
+def _plain_attribute(name: bytes, known: KnownType, shape: Shape | None, stored: Any) -> Attribute:
+    if shape is None:
+        return _attribute(name, known, None, None)
+    if known.datatype.variable_length:
+        return _attribute(name, known, shape, np.array(stored, known.dtype).reshape(shape))
+    return _attribute(name, known, shape, np.ndarray(shape, known.dtype, stored))
+
+
+def _attribute(name: bytes, known: KnownType, shape: Shape | None, value: Any) -> Attribute:
+    text = name.decode("utf-8", "surrogateescape")
+    return Attribute(name=text, datatype=known.datatype, shape=shape, value=value)
+
+
 def read_attribute(owner: h5py.h5g.ObjectID, name: bytes, types: TypeCache, name_of: NameOf) -> Attribute:
     """Return one attribute of an open object.
 
@@ -141,8 +232,7 @@ def read_attribute(owner: h5py.h5g.ObjectID, name: bytes, types: TypeCache, name
         opened.read(value, mtype=known.memory_type)
         if known.refers:
             value = _name_references(value, _element_dtype(known), name_of)
-    text = name.decode("utf-8", "surrogateescape")
-    return Attribute(name=text, datatype=known.datatype, shape=shape, value=value)
+    return _attribute(name, known, shape, value)
 
 
 def read_values(

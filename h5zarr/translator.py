@@ -42,6 +42,12 @@ _LARGEST_CONTIGUOUS_CHUNK_BYTES = 64 * 2**20
 _LARGEST_INLINE_CHUNK_BYTES = 4 * 2**20
 _MOST_DIVISORS_TRIED = 100_000
 _UNREADABLE_SEGMENTS = frozenset({".", ".."})
+_UNMASKED = MaskPlan(
+    filter_mask=0,
+    mask_by_byte_length=(),
+    untold=np.zeros(0, np.uint64),
+    untold_mask=np.zeros(0, np.uint32),
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -367,13 +373,7 @@ def _bytes_codec(endian: str | None) -> JSON:
 def _referenced_storage(dataset: Dataset, data_type: ZarrDataType, urls: tuple[str, ...]) -> _Storage:
     assert dataset.shape is not None
     chunk_shape = _chunk_shape(dataset)
-    masks = plan_masks(
-        dataset.chunk_index,
-        dataset.filters,
-        dataset.shape,
-        chunk_shape,
-        dataset.unfiltered_partial_chunks,
-    )
+    masks = _masks(dataset, dataset.shape, chunk_shape)
     codecs, form = _codecs(dataset, data_type, chunk_shape, masks)
     trailing = data_type.trailing_shape
     return _Storage(
@@ -384,6 +384,13 @@ def _referenced_storage(dataset: Dataset, data_type: ZarrDataType, urls: tuple[s
         codecs=codecs,
         manifest=_manifest(dataset, chunk_shape, trailing, masks, form, urls),
     )
+
+
+def _masks(dataset: Dataset, shape: Shape, chunk_shape: Shape) -> MaskPlan:
+    if not dataset.filters:
+        return _UNMASKED
+    partial = dataset.unfiltered_partial_chunks
+    return plan_masks(dataset.chunk_index, dataset.filters, shape, chunk_shape, partial)
 
 
 def _chunk_shape(dataset: Dataset) -> Shape:
@@ -434,9 +441,8 @@ def _split(shape: Shape, element_byte_length: int, largest: int, divides: int = 
 def _fill_value(dataset: Dataset, data_type: ZarrDataType) -> JSON:
     """Return the fill value; that of an array datatype has to be the same in all its elements."""
     element = dataset.fill_value
-    if is_signalling(element, data_type.dtype) and len(dataset.chunk_index) < math.prod(
-        dataset.chunk_index.grid_shape
-    ):
+    is_seen = len(dataset.chunk_index) < math.prod(dataset.chunk_index.grid_shape)
+    if is_seen and is_signalling(element, data_type.dtype):
         raise UntranslatableError(
             "a fill value that is a signalling NaN, which zarr-python makes a quiet one",
             "write the missing chunks, e.g. with h5repack",
@@ -513,7 +519,7 @@ def _manifest(
     inline = dict(dataset.stored_bytes)
     if len(masks.untold):
         inline |= _unfiltered_chunks(dataset, masks, form)
-    if dataset.chunk_shape is None and not inline and len(index):
+    if dataset.chunk_shape is None and not inline and len(index) and math.prod(grid) > 1:
         return _contiguous_manifest(grid, int(index.byte_offset[0]), form.chunk_byte_length, urls)
     kept = _referenced_rows(index, inline)
     return Manifest(
