@@ -22,7 +22,7 @@ from h5zarr.lookup import FsspecLookup, HierarchyLookup, Lookup
 from h5zarr.model import JSON, Hierarchy, Selection
 from h5zarr.prefetch import one_line
 from h5zarr.reference_store import ReferenceStore
-from h5zarr.references import kerchunk_json, provenance
+from h5zarr.references import json_document, kerchunk_json, provenance
 from h5zarr.references.formats import format_of, reading
 from h5zarr.references.keys import CONSOLIDATED_KEY, METADATA_KEY, store_key
 from h5zarr.references.provenance import Provenance
@@ -184,8 +184,7 @@ def _open_references(url: str, options: StoreOptions) -> OpenedStore | None:
     if first is not None and first.removeprefix(_BYTE_ORDER_MARK).lstrip().startswith(b"{"):
         with reading(url):
             filesystem, path = reach(url, storage_options)
-            text = filesystem.cat_file(path).removeprefix(_BYTE_ORDER_MARK)
-            return _open_document(ujson.loads(text), options)
+            return _open_text(filesystem.cat_file(path).removeprefix(_BYTE_ORDER_MARK), options)
     folder = _read(url, CONSOLIDATED_KEY, storage_options)
     return None if folder is None else _open_folder(url, folder, options)
 
@@ -200,6 +199,15 @@ def _read(url: str, name: str, storage_options: Mapping[str, Any], end: int | No
     except SourceError:
         return None
     return content
+
+
+def _open_text(text: bytes, options: StoreOptions) -> OpenedStore:
+    """Open references as JSON."""
+    document = json_document.parse_rows(text)
+    if document is None or METADATA_KEY not in document.references:
+        return _open_document(ujson.loads(text), options)
+    hierarchy = kerchunk_json.from_document(document)
+    return _opened(hierarchy, options.places(_origin(hierarchy)))
 
 
 def _open_document(document: Any, options: StoreOptions) -> OpenedStore:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
 import hdf5plugin  # noqa: F401 - before netCDF4, whose plugins are for another libhdf5
 import zarr
 from zarr.storage import FsspecStore
+
+# A shell that starts the tests in the background lets them ignore Ctrl-C, and so what they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 FIXTURE_NAMES = sorted(path.name for path in FIXTURES.iterdir() if path.suffix in (".h5", ".nc"))

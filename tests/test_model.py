@@ -188,7 +188,7 @@ def test_progress_counts_up_to_the_total(file_path: Path) -> None:
 
 ORDER_TEXT = """
     errors model text
-    _native _fallback libhdf5
+    _native _json_rows _fallback libhdf5
     filter_registry fragile_filters chunk_form filters file_image
     sequences dtype_json attributes dimensions datatypes inline_values translator
     prefetch isolation identity streams source neighbours chunk_index virtual
@@ -256,7 +256,7 @@ SOURCES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "
 
 def test_every_module_has_a_place_in_the_order() -> None:
     assert len(set(ORDER)) == len(ORDER)
-    assert set(ORDER) == {unit(path) for path in SOURCES} | {"_native"}
+    assert set(ORDER) == {unit(path) for path in SOURCES} | {"_native", "_json_rows"}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
