@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from h5zarr.converter import Conversion, convert
     from h5zarr.errors import H5zarrError, Problem
     from h5zarr.file_report import FileReport
-    from h5zarr.html_reports import report_html
+    from h5zarr.html.reports import report_html
     from h5zarr.inspection import Inspection, inspect
     from h5zarr.many import convert_many
     from h5zarr.model import FileScan, Hierarchy
@@ -40,7 +40,7 @@ _HOMES = {
     "convert_many": "many",
     "inspect": "inspection",
     "rename": "renamer",
-    "report_html": "html_reports",
+    "report_html": "html.reports",
     "scan": "scanner",
     "translate": "translator",
     "validate": "validator",

@@ -10,15 +10,15 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from h5zarr.combine_arrays import Combiner, Compat, Rules
-from h5zarr.combine_coordinates import read_coordinates
-from h5zarr.combine_expand import expand
-from h5zarr.combine_inputs import Input, Loading, load_tiles
-from h5zarr.combine_places import Arrangement, Order, arrange
-from h5zarr.combine_reader import Reader
-from h5zarr.combine_tiles import Tile, part_key, tile
-from h5zarr.combine_time import encode_dates
-from h5zarr.combine_values import labels
+from h5zarr.combining.arrays import Combiner, Compat, Rules
+from h5zarr.combining.coordinates import read_coordinates
+from h5zarr.combining.expand import expand
+from h5zarr.combining.inputs import Input, Loading, load_tiles
+from h5zarr.combining.places import Arrangement, Order, arrange
+from h5zarr.combining.reader import Reader
+from h5zarr.combining.tiles import Tile, part_key, tile
+from h5zarr.combining.time import encode_dates
+from h5zarr.combining.values import labels
 from h5zarr.converter import Conversion
 from h5zarr.dimensions import leaf
 from h5zarr.errors import CombineError, Problem

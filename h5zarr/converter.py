@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from inspect import signature
 from typing import Any, Unpack
@@ -17,6 +17,20 @@ from h5zarr.references.keys import ZarrFormat
 from h5zarr.scanner import INLINE_LIMIT_BYTES, INLINE_THRESHOLD_BYTES, Progress, scan
 from h5zarr.source import Source, local_path
 from h5zarr.translator import Links, translate
+
+_SHAPING: Mapping[str, JSON] = {
+    "inline_threshold": INLINE_THRESHOLD_BYTES,
+    "inline_limit": INLINE_LIMIT_BYTES,
+    "follow_external": False,
+    "links": "arrays",
+    "phony_dimensions": True,
+    "zarr_format": "3",
+    "record_size": None,
+    "shard_bytes": None,
+    "portable": False,
+}
+"""The defaults of options that shape references; what is selected, `Selection` tells."""
+_WRITING = WriteOptions.__optional_keys__
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -156,6 +170,9 @@ def convert(
     else:
         scanned = scan(source, storage_options=storage_options, progress=progress, **scanning)
         hierarchy = translate(scanned, **translating)
+    shaped = {name: value for name, value in hierarchy.options.items() if name not in _WRITING}
+    shaped |= shaping_options({**scanning, **translating, **writing})
+    hierarchy = replace(hierarchy, options=shaped)
     to = formats.target("" if out is None else out, writing)
     conversion = Conversion(
         hierarchy=formats.expressible(hierarchy, to), zarr_format=writing.get("zarr_format", "3")
@@ -163,6 +180,11 @@ def convert(
     if out is not None:
         conversion.write(out, storage_options=storage_options, progress=progress, **writing)
     return conversion
+
+
+def shaping_options(given: Mapping[str, Any]) -> dict[str, JSON]:
+    """Return those options of `convert` that shape references, where they are not the defaults."""
+    return {name: given[name] for name, usual in _SHAPING.items() if given.get(name, usual) != usual}
 
 
 def refuse_options(

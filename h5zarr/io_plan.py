@@ -37,7 +37,6 @@ _MOST_NAMED = 20
 _LONGEST_NAME_BYTES = 250
 _LONGEST_EXTENT = 10**9 - 1
 
-_COMMAND_NOTE = "for a local copy; a netCDF-4 file stays one; nccopy -c changes chunk shapes too"
 
 Int64Column = npt.NDArray[np.int64]
 

@@ -14,7 +14,7 @@ from typing import Any, Unpack
 
 from fsspec.utils import stringify_path
 
-from h5zarr.converter import convert
+from h5zarr.converter import convert, shaping_options
 from h5zarr.errors import H5zarrError, OutputError, SourceError
 from h5zarr.file_report import FileReport, Status, without_credentials
 from h5zarr.inputs import InputFile, expand
@@ -82,8 +82,8 @@ def convert_many(
         Of an executor, how many it can do at a time.
     resume
         Whether to leave what is done: references written by this version of h5zarr, of the same
-        file, unchanged as far as its length, time and entity tag tell, with the same ``group``,
-        ``include`` and ``exclude``. Other options, and files that the file names, are not compared.
+        file, unchanged as far as its length, time and entity tag tell, with the same options. Files
+        that the file names are not compared.
     progress
         Called with the number of files done and their total.
     report
@@ -332,6 +332,7 @@ def _kept(task: _Task) -> FileReport | None:
         task.reachable(task.out),
         task.reachable(task.source),
         selection=selection,
+        options=shaping_options(options),
         public_url=task.public_url,
         storage_options=options["storage_options"],
         output_options=options.get("output_options"),

@@ -449,6 +449,8 @@ class Hierarchy:
     """Everything of the file that could not be expressed."""
     parts: tuple[Part, ...] = ()
     """The files of a combined hierarchy, in their order; () where it was not combined."""
+    options: Mapping[str, JSON] = field(default_factory=dict)
+    """Options of `h5zarr.convert` that shaped it, where they were not the defaults."""
 
     def arrays(self) -> Iterator[ArrayNode]:
         """Yield the arrays, in the order of ``nodes``."""

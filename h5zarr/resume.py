@@ -9,7 +9,7 @@ from typing import Any
 
 from h5zarr.errors import ReferencesError, SourceError
 from h5zarr.identity import difference
-from h5zarr.model import Selection, SourceIdentity
+from h5zarr.model import JSON, Selection, SourceIdentity
 from h5zarr.references.formats import read_provenance
 from h5zarr.references.provenance import Provenance
 from h5zarr.source import identify, local_path, local_url
@@ -20,6 +20,7 @@ def provenance_if_current(
     source: str,
     *,
     selection: Selection,
+    options: Mapping[str, JSON],
     public_url: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
     output_options: Mapping[str, Any] | None = None,
@@ -34,6 +35,8 @@ def provenance_if_current(
         Path or URL of the HDF5 file.
     selection
         The part of it that is asked for now.
+    options
+        The options that shape references now, where they are not the defaults.
     public_url
         The URL by which they should name it, where it is not the one that is read from.
     storage_options, output_options
@@ -43,8 +46,8 @@ def provenance_if_current(
     -------
     Provenance or None
         None where there are no references, or they cannot be read, are of another version of h5zarr,
-        of another file or an earlier state of it, or of another part; and where nothing but its
-        length tells whether the file has changed.
+        of another file or an earlier state of it, of another part, or made with other options; and
+        where nothing but its length tells whether the file has changed.
     """
     try:
         known = read_provenance(references, storage_options=output_options)
@@ -53,7 +56,8 @@ def provenance_if_current(
         return None  # making them again tells what is wrong, if anything is
     path = local_path(source)
     url = public_url or (now.url if path is None else local_url(path))
-    is_ours = (known.version, known.selection) == (version("h5zarr"), selection)
+    asked = (version("h5zarr"), selection, options)
+    is_ours = (known.version, known.selection, known.options) == asked
     return known if is_ours and _is_same(known.source, replace(now, url=url)) else None
 
 

@@ -25,7 +25,7 @@ from xarray.backends.zarr import ZarrBackendEntrypoint
 from h5zarr.errors import GroupNotFoundError, Problem
 
 if TYPE_CHECKING:
-    from h5zarr.store_opening import OpenedStore
+    from h5zarr.reading.store_opening import OpenedStore
 
 _DECODING = (
     "mask_and_scale",
@@ -169,7 +169,7 @@ class _Store(ZarrStore):
 
     def open_store_variable(self, name: Any) -> Any:
         """Return an array as a variable that is read when its values are asked for."""
-        from h5zarr.chunk_pipeline import use_reference_pipeline
+        from h5zarr.reading.chunk_pipeline import use_reference_pipeline
 
         array: Any = self.members[name]
         use_reference_pipeline(array)
@@ -178,7 +178,7 @@ class _Store(ZarrStore):
 
 def _open(source: Any, group: str | None, options: dict[str, Any]) -> tuple[OpenedStore, str, dict[str, Any]]:
     """Return the store, the absolute path of the group in it, and how xarray decodes."""
-    from h5zarr.store_opening import StoreOptions, open_store
+    from h5zarr.reading.store_opening import StoreOptions, open_store
 
     opening = {name: options.pop(name) for name in _OPENING if name in options}
     opened = open_store(source, StoreOptions(**opening))

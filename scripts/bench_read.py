@@ -104,8 +104,8 @@ CASES = {
 def prepare_h5zarr(url: str) -> Callable[[Selection], Values]:
     import xarray as xr
 
-    import h5zarr.chunk_pipeline
-    import h5zarr.store_opening
+    import h5zarr.reading.chunk_pipeline
+    import h5zarr.reading.store_opening
     import h5zarr.xarray_backend  # noqa: F401 - imported before the clock starts
 
     return lambda selection: xr.open_dataset(url, engine="h5zarr")["t"][selection].values

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from h5zarr.byte_map import ByteMap, Pieces, by_group, byte_map
+from h5zarr.html.byte_map import ByteMap, Pieces, by_group, byte_map
 
 
 def pieces(name: str, *spans: tuple[int, int]) -> Pieces:

@@ -505,6 +505,6 @@ def test_large_coordinates_are_referenced(tmp_path: Path) -> None:
 @pytest.mark.parametrize("limit", [1, 2**20])
 def test_values_in_several_chunks(limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Values that stand inline are cut into chunks; here into tiny ones."""
-    monkeypatch.setattr("h5zarr.combine_values._CHUNK_BYTES", limit)
+    monkeypatch.setattr("h5zarr.combining.values._CHUNK_BYTES", limit)
     paths = written(tmp_path, [strings(0), strings(3)])
     assert_same(opened(combine(paths, concat="station")), expected(paths, Case([], {}, "station")))

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from h5zarr.combine_grids import Joint, MisfitError, join_chunks
-from h5zarr.combine_manifests import PlacedManifest, join_manifests
-from h5zarr.combine_places import JoinedDimension
-from h5zarr.combine_split import split_chunks
-from h5zarr.combine_tiles import Piece, tile
+from h5zarr.combining.grids import Joint, MisfitError, join_chunks
+from h5zarr.combining.manifests import PlacedManifest, join_manifests
+from h5zarr.combining.places import JoinedDimension
+from h5zarr.combining.split import split_chunks
+from h5zarr.combining.tiles import Piece, tile
 from h5zarr.errors import CombineError
 from h5zarr.model import ArrayNode, GroupNode, Hierarchy, Manifest, Selection
 from h5zarr.rectilinear import AxisGrid, axis_grids, chunk_grid, join_axes

@@ -179,7 +179,7 @@ def test_file_that_nothing_is_known_of(tmp_path: Path) -> None:
 
 def test_contents_are_compared_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Static arrays are not in memory at once; here not even two of their chunks are."""
-    monkeypatch.setattr("h5zarr.combine_reader._BATCH_BYTES", 100)
+    monkeypatch.setattr("h5zarr.combining.reader._BATCH_BYTES", 100)
     paths = series(tmp_path)
     for path in paths:
         with h5py.File(path, "a") as file:

@@ -34,8 +34,6 @@ from test_xarray import DECODINGS, NAMES, WRITERS, dtypes, groups_of, through_h5
 from virtualizarr.accessor import VirtualiZarrDatasetAccessor
 from virtualizarr.parsers import HDFParser
 
-from h5zarr import data_files
-from h5zarr.chunk_pipeline import ReferencePipeline, use_reference_pipeline
 from h5zarr.converter import Conversion, convert
 from h5zarr.errors import (
     GroupNotFoundError,
@@ -46,8 +44,10 @@ from h5zarr.errors import (
     SourceError,
     SourceNotFoundError,
 )
+from h5zarr.reading import data_files
+from h5zarr.reading.chunk_pipeline import ReferencePipeline, use_reference_pipeline
+from h5zarr.reading.store_opening import open_store
 from h5zarr.references import kerchunk_json, kerchunk_parquet
-from h5zarr.store_opening import open_store
 from h5zarr.xarray_backend import H5zarrBackend, ProblemWarning
 
 BUCKET = "h5zarr-engine"

@@ -17,9 +17,9 @@ from slow_server import SlowServer, slow_server
 
 from h5zarr.cli import main
 from h5zarr.converter import convert
-from h5zarr.html_page import Page, Section, render
-from h5zarr.html_pictures import sizes_picture
-from h5zarr.html_reports import inspection_page, references_page, validation_page
+from h5zarr.html.page import Page, Section, render
+from h5zarr.html.pictures import sizes_picture
+from h5zarr.html.reports import inspection_page, references_page, validation_page
 from h5zarr.inspection import inspect_scan
 from h5zarr.io_plan import io_plan
 from h5zarr.report import Kind, Mismatch, ValidationReport

@@ -386,6 +386,10 @@ CHANGES: dict[str, tuple[Callable[[Path, Path], Any], dict[str, Any]]] = {
     "other include": (lambda *_: None, {"include": ["/small"]}),
     "other exclude": (lambda *_: None, {"exclude": ["/small"]}),
     "other URL": (lambda *_: None, {"public_url": "https://host/x"}),
+    "other links": (lambda *_: None, {"links": "attributes"}),
+    "other inline chunks": (lambda *_: None, {"inline_threshold": 0}),
+    "other dimensions": (lambda *_: None, {"phony_dimensions": False}),
+    "other Zarr format": (lambda *_: None, {"zarr_format": "2"}),
 }
 
 

@@ -197,14 +197,12 @@ ORDER_TEXT = """
     codecs zarr_types sequence_codec
     converter inputs output_names file_report resume workers many
     url_renames renamer
-    combine_manifests combine_reader combine_tiles combine_expand combine_inputs combine_places combine_rules
-    combine_codecs combine_grids combine_split combine_time combine_values combine_compat combine_arrays
-    combine_coordinates combiner
+    combining combiner
     blocks placement block_fetch object_names
     compare compare_attributes compare_times report compare_arrays consumer object_check validator
-    lookup data_files parquet_lookup reference_store chunk_pipeline store_opening xarray_backend
+    reading xarray_backend
     io_plan outline references_inspection inspection
-    byte_map html_page html_pictures html_reports
+    html
     cli
 """
 ORDER = ORDER_TEXT.split()
@@ -214,15 +212,14 @@ PURE = {"errors", "model", "filters", "attributes", "dimensions", "datatypes", "
 """Modules that work on what was scanned: they import nothing that opens files."""
 
 READERS_OF_ZARR = {
-    "chunk_pipeline",
     "codecs",
-    "combine_values",
+    "combining",
     "compare_arrays",
     "compare_times",
     "consumer",
     "inline_values",
     "object_check",
-    "reference_store",
+    "reading",
     "references",
     "sequence_codec",
     "validator",
@@ -230,7 +227,7 @@ READERS_OF_ZARR = {
     "zarr_types",
 }
 """The only modules that import zarr or numcodecs, which takes longer than scanning most files."""
-USERS_OF_XARRAY = {"combine_time", "compare_times", "xarray_backend"}
+USERS_OF_XARRAY = {"combining", "compare_times", "xarray_backend"}
 """The only modules that import xarray, which need not be installed for the others."""
 
 

@@ -20,13 +20,13 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore
 
-from h5zarr.chunk_pipeline import ReferencePipeline, use_reference_pipeline
 from h5zarr.converter import convert
-from h5zarr.data_files import DataFiles, DataPlaces
 from h5zarr.errors import SourceChangedError, SourceError
-from h5zarr.lookup import FsspecLookup
-from h5zarr.reference_store import ReferenceStore
-from h5zarr.store_opening import open_store
+from h5zarr.reading.chunk_pipeline import ReferencePipeline, use_reference_pipeline
+from h5zarr.reading.data_files import DataFiles, DataPlaces
+from h5zarr.reading.lookup import FsspecLookup
+from h5zarr.reading.reference_store import ReferenceStore
+from h5zarr.reading.store_opening import open_store
 
 pytestmark = pytest.mark.filterwarnings(CODEC_WARNING)
 

@@ -6,6 +6,8 @@ neither h5py nor zarr.
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from h5zarr.cli.combine import combine_verb
@@ -46,6 +48,8 @@ def main() -> None:
     Data go to stdout, everything else to stderr. Exit codes: 0 done; 1 done, but not everything is
     equal or can be expressed; 2 could not be done.
     """
+    # What Icechunk logs, it raises too; on stderr, its lines would break progress bars.
+    os.environ.setdefault("ICECHUNK_NO_LOGS", "1")
 
 
 for _verb in (inspect_verb, convert_verb, validate_verb, combine_verb, rename_verb, completion_verb):

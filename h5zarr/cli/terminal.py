@@ -54,7 +54,7 @@ def print_outline(outline: Outline) -> None:
 
 def write_html(out: str, result: Any, location: str = "") -> None:
     """Write a result as an HTML page to a path or URL; ``-`` is stdout."""
-    from h5zarr.html_reports import report_html
+    from h5zarr.html.reports import report_html
     from h5zarr.output import write_whole
 
     text = report_html(result, location)

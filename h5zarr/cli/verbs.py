@@ -50,7 +50,9 @@ class Verb(Sectioned):
             raise
         except _FAILURES as error:
             if debug:
-                click.echo(traceback.format_exc(), err=True, nl=False)
+                from h5zarr.prefetch.redact import redact
+
+                click.echo(redact(traceback.format_exc()), err=True, nl=False)
             tell(str(error) or type(error).__name__, failed=True)
             status = EXIT_FAILED
         ctx.exit(status)

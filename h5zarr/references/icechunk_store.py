@@ -375,6 +375,7 @@ def load(
         selection=origin.selection,
         problems=origin.problems,
         parts=origin.parts,
+        options=origin.options,
     )
 
 

@@ -233,6 +233,7 @@ def _hierarchy(document: ReferenceDocument, origin: Provenance) -> Hierarchy:
         selection=origin.selection,
         problems=origin.problems,
         parts=origin.parts,
+        options=origin.options,
     )
 
 

@@ -228,6 +228,7 @@ def load(url: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | No
             selection=origin.selection,
             problems=origin.problems,
             parts=origin.parts,
+            options=origin.options,
         )
 
 

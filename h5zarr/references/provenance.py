@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from h5zarr.errors import Problem, ReferencesError
 from h5zarr.model import JSON, Hierarchy, Part, Selection, SourceIdentity
@@ -23,6 +23,8 @@ class Provenance:
     """What could not be expressed."""
     parts: tuple[Part, ...]
     """The files that were combined; () where none were."""
+    options: Mapping[str, JSON] = field(default_factory=dict)
+    """Options of `h5zarr.convert` that shaped them, where they were not the defaults."""
 
 
 NOTHING_KNOWN = Provenance(version=None, source=None, selection=Selection(), problems=(), parts=())
@@ -47,6 +49,8 @@ def to_json(hierarchy: Hierarchy, version: str) -> dict[str, JSON]:
     }
     if hierarchy.parts:
         document["parts"] = [_part_json(part) for part in hierarchy.parts]
+    if hierarchy.options:
+        document["options"] = dict(hierarchy.options)
     return document
 
 
@@ -67,8 +71,9 @@ def from_json(document: Mapping[str, JSON] | None) -> Provenance:
             selection=_selection(document["selection"]),
             problems=tuple(map(Problem.from_json, document["problems"])),
             parts=tuple(map(_part, document.get("parts", ()))),
+            options=dict(document.get("options", {})),
         )
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ReferencesError(f"their provenance, the key h5zarr, is damaged: {reason}") from error
 

@@ -55,7 +55,8 @@ def unchanged_sources(hierarchy: Hierarchy, source_options: Mapping[str, Any]) -
         now = dict(zip(ends, pool.map(ask, ends), strict=True))
     known = known_sources(hierarchy)
     for url, identity in now.items():
-        _check_scanned(url, known.get(url), identity)
+        if url in known:
+            check_scanned(url, known[url], identity)
         if identity.byte_length is not None and identity.byte_length < ends[url]:
             raise cut_off(url, identity.byte_length, ends[url])
     with contextlib.ExitStack() as stack:
@@ -80,9 +81,14 @@ def _ends(hierarchy: Hierarchy) -> dict[str, int]:
     return ends
 
 
-def _check_scanned(url: str, scanned: SourceIdentity | None, now: SourceIdentity) -> None:
-    if scanned is None:
-        return
+def check_scanned(url: str, scanned: SourceIdentity, now: SourceIdentity) -> None:
+    """Check that a file is still the one that was scanned.
+
+    Raises
+    ------
+    SourceChangedError
+        It is another one.
+    """
     if split_protocol(url)[0] not in LOCAL and scanned.etag is None:
         # A local file was scanned that is public elsewhere, with a time of its own there.
         scanned = replace(scanned, modified=None)

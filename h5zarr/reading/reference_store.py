@@ -18,8 +18,8 @@ from zarr.abc.store import (
 )
 from zarr.core.buffer import Buffer, BufferPrototype
 
-from h5zarr.data_files import Content, DataFiles, Scratch
-from h5zarr.lookup import Lookup, Reference
+from h5zarr.reading.data_files import Content, DataFiles, Scratch
+from h5zarr.reading.lookup import Lookup, Reference
 
 _READ_ONLY = "references are read-only; write a copy elsewhere"
 

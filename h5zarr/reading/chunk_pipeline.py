@@ -28,11 +28,11 @@ from zarr.core.buffer import Buffer, NDBuffer
 from zarr.core.codec_pipeline import BatchedCodecPipeline
 from zarr.storage import StorePath
 
-from h5zarr.data_files import Content, DataFiles, Scratch
-from h5zarr.lookup import Reference
 from h5zarr.model import Shape
 from h5zarr.prefetch import redact
-from h5zarr.reference_store import ReferenceStore
+from h5zarr.reading.data_files import Content, DataFiles, Scratch
+from h5zarr.reading.lookup import Reference
+from h5zarr.reading.reference_store import ReferenceStore
 
 _MOST_REMOTE_THREADS = 32
 _MOST_BYTES_UNDER_WAY = 256 * 2**20

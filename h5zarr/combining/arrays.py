@@ -11,15 +11,15 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from h5zarr.combine_compat import find_difference
-from h5zarr.combine_grids import Joint, MisfitError, join_chunks
-from h5zarr.combine_places import Arrangement, JoinedDimension
-from h5zarr.combine_reader import Reader
-from h5zarr.combine_rules import check_meaning, shown
-from h5zarr.combine_split import split_chunks
-from h5zarr.combine_tiles import Piece, names_of
-from h5zarr.combine_time import TimeUnits, convert_times, fill_numbers, time_units_of
-from h5zarr.combine_values import inline_array, item_bytes, read_values
+from h5zarr.combining.compat import find_difference
+from h5zarr.combining.grids import Joint, MisfitError, join_chunks
+from h5zarr.combining.places import Arrangement, JoinedDimension
+from h5zarr.combining.reader import Reader
+from h5zarr.combining.rules import check_meaning, shown
+from h5zarr.combining.split import split_chunks
+from h5zarr.combining.tiles import Piece, names_of
+from h5zarr.combining.time import TimeUnits, convert_times, fill_numbers, time_units_of
+from h5zarr.combining.values import inline_array, item_bytes, read_values
 from h5zarr.dimensions import leaf
 from h5zarr.errors import CombineError, Problem
 from h5zarr.model import ArrayNode

@@ -174,6 +174,6 @@ def _template() -> jinja2.Template:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("h5zarr", "pages"), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("h5zarr.html", ""), autoescape=True, undefined=jinja2.StrictUndefined
     )
     return environment.get_template("report.html")

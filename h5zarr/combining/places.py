@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from h5zarr.combine_tiles import Tile
+from h5zarr.combining.tiles import Tile
 from h5zarr.errors import CombineError
 
 Values = npt.NDArray[Any]

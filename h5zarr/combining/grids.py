@@ -6,11 +6,11 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from h5zarr.combine_codecs import common_codecs
-from h5zarr.combine_manifests import PlacedManifest, join_manifests
-from h5zarr.combine_places import JoinedDimension
-from h5zarr.combine_rules import same_json, shown
-from h5zarr.combine_tiles import Piece
+from h5zarr.combining.codecs import common_codecs
+from h5zarr.combining.manifests import PlacedManifest, join_manifests
+from h5zarr.combining.places import JoinedDimension
+from h5zarr.combining.rules import same_json, shown
+from h5zarr.combining.tiles import Piece
 from h5zarr.errors import CombineError
 from h5zarr.model import JSON, ArrayNode, Shape
 from h5zarr.rectilinear import AxisGrid, axis_grids, chunk_grid, join_axes

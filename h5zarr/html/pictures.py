@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from h5zarr.byte_map import ByteMap, Pieces, Run, by_group, byte_map
-from h5zarr.html_page import Bar, Picture, PictureText
+from h5zarr.html.byte_map import ByteMap, Pieces, Run, by_group, byte_map
+from h5zarr.html.page import Bar, Picture, PictureText
 from h5zarr.text import count, human_bytes, printable
 
 _ROWS = 8

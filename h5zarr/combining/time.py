@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from h5zarr.combine_tiles import Piece
+from h5zarr.combining.tiles import Piece
 from h5zarr.errors import CombineError
 from h5zarr.model import JSON, ArrayNode
 

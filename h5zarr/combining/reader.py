@@ -7,17 +7,15 @@ import struct
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from fsspec.core import split_protocol
 
-from h5zarr.errors import SourceChangedError
-from h5zarr.identity import difference
 from h5zarr.model import ArrayNode, Manifest, SourceIdentity
-from h5zarr.prefetch import redact
+from h5zarr.references.source_check import check_scanned
 from h5zarr.references.stored_bytes import LOCAL, StoredBytes
 from h5zarr.source import identify
 
@@ -90,20 +88,12 @@ class Reader:
     def _compare(self, urls: set[str], threads: ThreadPoolExecutor) -> None:
         """Check that files are still those that were scanned."""
         known = sorted(urls & self.sources.keys())
-        for url, found in zip(known, threads.map(self._difference, known), strict=True):
-            if found is not None:
-                raise SourceChangedError(
-                    f"{redact(url)}: is not the file that was scanned: {found}; convert it again"
-                )
+        for url, now in zip(known, threads.map(self._identify, known), strict=True):
+            check_scanned(url, self.sources[url], now)
         self.compared.update(known)
 
-    def _difference(self, url: str) -> str | None:
-        is_local = split_protocol(url)[0] in LOCAL
-        before = self.sources[url]
-        if not is_local and before.etag is None:
-            # A local file was scanned that is public elsewhere, with a time of its own there.
-            before = replace(before, modified=None)
-        return difference(before, identify(url, {} if is_local else self.storage_options))
+    def _identify(self, url: str) -> SourceIdentity:
+        return identify(url, {} if split_protocol(url)[0] in LOCAL else self.storage_options)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from h5zarr.chunk_form import ChunkForm
-from h5zarr.combine_rules import same_json
+from h5zarr.combining.rules import same_json
 from h5zarr.model import JSON, ArrayNode
 
 _CODEC = "h5zarr.hdf5"

@@ -20,8 +20,8 @@ import zarr
 from zarr.core.buffer.cpu import Buffer
 from zarr.storage import MemoryStore
 
-from h5zarr.combine_expand import SERIALIZERS, is_elementwise, with_leading_axis
-from h5zarr.combine_reader import Reader
+from h5zarr.combining.expand import SERIALIZERS, is_elementwise, with_leading_axis
+from h5zarr.combining.reader import Reader
 from h5zarr.datatypes import fill_value_json, zarr_data_type
 from h5zarr.errors import CombineError, H5zarrError
 from h5zarr.model import JSON, ArrayNode, Manifest, Shape

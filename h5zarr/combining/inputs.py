@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from fsspec.utils import stringify_path
 
-from h5zarr.combine_tiles import Tile, tile
+from h5zarr.combining.tiles import Tile, tile
 from h5zarr.converter import Conversion, convert
 from h5zarr.errors import CombineError, H5zarrError, OutputError
 from h5zarr.inputs import expand

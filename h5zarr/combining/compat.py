@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from h5zarr.combine_reader import Reader
-from h5zarr.combine_rules import metadata_difference, same_json
-from h5zarr.combine_tiles import Piece
-from h5zarr.combine_values import read_values, same_values
+from h5zarr.combining.reader import Reader
+from h5zarr.combining.rules import metadata_difference, same_json
+from h5zarr.combining.tiles import Piece
+from h5zarr.combining.values import read_values, same_values
 from h5zarr.errors import CombineError
 from h5zarr.model import ArrayNode, Manifest
 

@@ -9,7 +9,7 @@ import fnmatch
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from h5zarr.combine_tiles import Tile, names_of, path_in, tile, upwards
+from h5zarr.combining.tiles import Tile, names_of, path_in, tile, upwards
 from h5zarr.dimensions import leaf, parent
 from h5zarr.dtype_json import SEQUENCE_TYPE
 from h5zarr.errors import CombineError

@@ -12,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from h5zarr.combine_grids import Joint
-from h5zarr.combine_tiles import Piece
+from h5zarr.combining.grids import Joint
+from h5zarr.combining.tiles import Piece
 from h5zarr.model import ArrayNode, Manifest, Shape, UInt64Column
 from h5zarr.rectilinear import AxisGrid, axis_grids, chunk_grid
 

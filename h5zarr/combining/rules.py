@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from h5zarr.combine_tiles import Piece, names_of
+from h5zarr.combining.tiles import Piece, names_of
 from h5zarr.errors import CombineError
 from h5zarr.model import JSON, ArrayNode
 

@@ -7,10 +7,10 @@ from importlib.metadata import version
 
 import numpy as np
 
-from h5zarr.byte_map import Pieces
 from h5zarr.errors import Problem
-from h5zarr.html_page import Cell, Column, Page, Section, Table, render, table
-from h5zarr.html_pictures import map_picture, sizes_picture
+from h5zarr.html.byte_map import Pieces
+from h5zarr.html.page import Cell, Column, Page, Section, Table, render, table
+from h5zarr.html.pictures import map_picture, sizes_picture
 from h5zarr.inspection import DatasetRow, Inspection, describe_datatype, filter_text, shape_text
 from h5zarr.io_plan import IoPlan, io_plan
 from h5zarr.model import ArrayNode, FileScan, GroupNode, Hierarchy

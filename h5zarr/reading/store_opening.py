@@ -15,13 +15,13 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.reference import ReferenceFileSystem
 from fsspec.utils import stringify_path
 
-from h5zarr.data_files import DataFiles, DataPlaces, reach
 from h5zarr.errors import NotHDF5Error, Problem, ReferencesError, SourceError, SourceNotFoundError
 from h5zarr.identity import source_errors
-from h5zarr.lookup import FsspecLookup, HierarchyLookup, Lookup
 from h5zarr.model import JSON, Hierarchy, Selection
 from h5zarr.prefetch import one_line
-from h5zarr.reference_store import ReferenceStore
+from h5zarr.reading.data_files import DataFiles, DataPlaces, reach
+from h5zarr.reading.lookup import FsspecLookup, HierarchyLookup, Lookup
+from h5zarr.reading.reference_store import ReferenceStore
 from h5zarr.references import json_document, kerchunk_json, provenance
 from h5zarr.references.formats import format_of, reading
 from h5zarr.references.keys import CONSOLIDATED_KEY, METADATA_KEY, store_key
@@ -156,6 +156,7 @@ def _origin(hierarchy: Hierarchy) -> Provenance:
         selection=hierarchy.selection,
         problems=hierarchy.problems,
         parts=hierarchy.parts,
+        options=hierarchy.options,
     )
 
 
@@ -242,7 +243,7 @@ def _open_folder(url: str, text: bytes, options: StoreOptions) -> OpenedStore:
             raise ReferencesError("a Zarr store, not references; open it with xarray's engine zarr")
         origin = provenance.from_json(document.get("h5zarr"))
     # pyarrow need not be installed for other references.
-    from h5zarr.parquet_lookup import ParquetLookup
+    from h5zarr.reading.parquet_lookup import ParquetLookup
 
     lookup = ParquetLookup(url, document, options.storage_options or {})
     return _with_lookup(lookup, origin, options.places(origin))

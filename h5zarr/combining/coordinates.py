@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from h5zarr.combine_places import Axis
-from h5zarr.combine_reader import Reader
-from h5zarr.combine_rules import check_meaning
-from h5zarr.combine_tiles import Piece, Tile, names_of
-from h5zarr.combine_time import TimeUnits, decode_times, have_same_days, time_units_of
-from h5zarr.combine_values import read_values
+from h5zarr.combining.places import Axis
+from h5zarr.combining.reader import Reader
+from h5zarr.combining.rules import check_meaning
+from h5zarr.combining.tiles import Piece, Tile, names_of
+from h5zarr.combining.time import TimeUnits, decode_times, have_same_days, time_units_of
+from h5zarr.combining.values import read_values
 from h5zarr.dimensions import leaf
 from h5zarr.errors import CombineError
 

@@ -1,0 +1,1 @@
+"""Pages that show a file, references or a validation."""
