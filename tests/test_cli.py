@@ -251,6 +251,13 @@ def test_input_is_not_overwritten(source: Path, tmp_path: Path) -> None:
     assert source.read_bytes() == before
 
 
+def test_traceback_has_no_credentials() -> None:
+    result = run("convert", "http://user:secret@127.0.0.1:9/x.h5?token=secret", "-o", "-", "--debug")
+    assert "Traceback" in result.stderr
+    assert "127.0.0.1:9/x.h5" in result.stderr
+    assert "secret" not in result.stderr
+
+
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     result = run("convert", tmp_path / "no.h5", "-o", "-", "--debug")
     assert result.exit_code == FAILED
