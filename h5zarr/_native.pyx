@@ -617,3 +617,67 @@ def render_references(bytes key_prefix, tuple grid_shape, const uint64_t[::1] gr
         target = write_number(target + 1, byte_length[row])
         target = write_bytes(target, b"],\n", 3)
     return rendered[: target - start]
+
+
+# Chunks -----------------------------------------------------------------------------------
+
+DEF LEAST_BYTES_WITHOUT_GIL = 65536
+
+
+cdef void join_bytes(const unsigned char *source, unsigned char *target, Py_ssize_t count,
+                     Py_ssize_t element_size) noexcept nogil:
+    cdef Py_ssize_t element, byte
+    # With a size that the compiler knows, it uses the processor's vectors.
+    if element_size == 1:
+        memcpy(target, source, count)
+    elif element_size == 2:
+        for element in range(count):
+            target[2 * element] = source[element]
+            target[2 * element + 1] = source[count + element]
+    elif element_size == 4:
+        for element in range(count):
+            target[4 * element] = source[element]
+            target[4 * element + 1] = source[count + element]
+            target[4 * element + 2] = source[2 * count + element]
+            target[4 * element + 3] = source[3 * count + element]
+    elif element_size == 8:
+        for element in range(count):
+            target[8 * element] = source[element]
+            target[8 * element + 1] = source[count + element]
+            target[8 * element + 2] = source[2 * count + element]
+            target[8 * element + 3] = source[3 * count + element]
+            target[8 * element + 4] = source[4 * count + element]
+            target[8 * element + 5] = source[5 * count + element]
+            target[8 * element + 6] = source[6 * count + element]
+            target[8 * element + 7] = source[7 * count + element]
+    else:
+        for element in range(count):
+            for byte in range(element_size):
+                target[element_size * element + byte] = source[count * byte + element]
+
+
+def unshuffle(const unsigned char[::1] source, unsigned char[::1] target, Py_ssize_t element_size):
+    """Undo HDF5's filter 2.
+
+    Parameters
+    ----------
+    source
+        (n,) bytes: the first of every element, then the second, and so on; what is left at the end stays.
+    target
+        (n,) bytes, which are written.
+    element_size
+        Size of an element in bytes.
+    """
+    cdef Py_ssize_t length = source.shape[0]
+    if target.shape[0] != length or element_size < 1:
+        raise ValueError("target and source are of the same length, and elements have bytes")
+    cdef Py_ssize_t count = length // element_size, joined = count * element_size
+    if length == 0:
+        return
+    if length < LEAST_BYTES_WITHOUT_GIL:
+        join_bytes(&source[0], &target[0], count, element_size)
+    else:
+        with nogil:
+            join_bytes(&source[0], &target[0], count, element_size)
+    if joined < length:
+        memcpy(&target[joined], &source[joined], length - joined)

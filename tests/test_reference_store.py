@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import h5py
+import numcodecs
 import numpy as np
 import pytest
 import xarray as xr
@@ -22,11 +24,12 @@ from zarr.storage import FsspecStore
 
 from h5zarr.converter import convert
 from h5zarr.errors import SourceChangedError, SourceError
+from h5zarr.reading import chunk_pipeline
 from h5zarr.reading.chunk_pipeline import ReferencePipeline, use_reference_pipeline
 from h5zarr.reading.data_files import DataFiles, DataPlaces
 from h5zarr.reading.lookup import FsspecLookup
 from h5zarr.reading.reference_store import ReferenceStore
-from h5zarr.reading.store_opening import open_store
+from h5zarr.reading.store_opening import StoreOptions, open_store
 
 pytestmark = pytest.mark.filterwarnings(CODEC_WARNING)
 
@@ -34,13 +37,16 @@ Values = np.ndarray[Any, Any]
 PROTOTYPE = default_buffer_prototype()
 
 
-def opened(source: Any) -> zarr.Group:
-    return zarr.open_group(open_store(source).store, mode="r")
+needs_native = pytest.mark.skipif(chunk_pipeline._native is None, reason="h5zarr._native is not compiled")
 
 
-def array_of(source: Any, name: str = "x") -> zarr.Array[Any]:
+def opened(source: Any, **options: Any) -> zarr.Group:
+    return zarr.open_group(open_store(source, StoreOptions(**options)).store, mode="r")
+
+
+def array_of(source: Any, name: str = "x", **options: Any) -> zarr.Array[Any]:
     """Return an array that is read by the pipeline of references."""
-    array = opened(source)[name]
+    array = opened(source, **options)[name]
     assert isinstance(array, zarr.Array)
     use_reference_pipeline(array)
     assert type(array.async_array.codec_pipeline) is ReferencePipeline
@@ -174,6 +180,53 @@ def test_shuffle_twice(tmp_path: Path) -> None:
         identifier = h5py.h5d.create(file.id, b"x", h5py.h5t.IEEE_F64LE, space, creation)
         h5py.Dataset(identifier)[...] = values
     assert_same_bits(array_of(tmp_path / "x.h5")[...], values)
+
+
+@needs_native
+@pytest.mark.parametrize("length", [0, 1, 8, 24, 100_002, 1_000_000])
+@pytest.mark.parametrize("element_size", [1, 2, 3, 4, 8, 12, 16, 99])
+def test_unshuffle(element_size: int, length: int) -> None:
+    """What is left over at the end of a chunk stays where it is, as libhdf5 does it."""
+    elements = np.random.default_rng(0).integers(0, 256, length, np.uint8).tobytes()
+    whole = length - length % element_size
+    shuffled = bytes(numcodecs.Shuffle(element_size).encode(elements[:whole])) + elements[whole:]
+    found = bytearray(length)
+    chunk_pipeline._native.unshuffle(shuffled, memoryview(found), element_size)
+    assert found == elements
+
+
+@needs_native
+@pytest.mark.parametrize(("length", "element_size"), [(7, 4), (9, 4), (8, 0), (8, -1)])
+def test_unshuffle_refuses(length: int, element_size: int) -> None:
+    with pytest.raises(ValueError, match="of the same length, and elements have bytes"):
+        chunk_pipeline._native.unshuffle(bytes(8), memoryview(bytearray(length)), element_size)
+
+
+@pytest.mark.parametrize("is_compiled", [True, False], ids=["compiled", "not compiled"])
+@pytest.mark.parametrize("code", ["u1", "<i2", ">i2", "<f4", ">f8", "S3", "<c16"])
+def test_shuffle(code: str, is_compiled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not is_compiled:
+        monkeypatch.setattr(chunk_pipeline, "_native", None)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        values = np.random.default_rng(0).integers(0, 99, (90, 70)).astype(code)
+        file.create_dataset("x", data=values, chunks=(40, 25), shuffle=True, compression="gzip")
+        wanted = file["x"][...]
+    native = wanted.astype(wanted.dtype.newbyteorder("="))
+    assert_same_bits(array_of(tmp_path / "x.h5")[...], native)
+
+
+@pytest.mark.parametrize("kept", [0.4, 0.999], ids=["far", "near"])
+def test_file_that_ends_too_early(kept: float, tmp_path: Path) -> None:
+    """Its time is as it was, so that only the missing bytes tell."""
+    values = np.random.default_rng(0).random(100_000)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("x", data=values, chunks=(1000,))
+    array = array_of(tmp_path / "x.h5", check_source=False)
+    assert_same_bits(array[...], values)
+    os.truncate(tmp_path / "x.h5", int((tmp_path / "x.h5").stat().st_size * kept))
+    assert_same_bits(array[:10], values[:10])
+    with pytest.raises(SourceChangedError, match=r"where references tell of 8000: it is not the file"):
+        array[...]
 
 
 def test_shapes_of_chunks(tmp_path: Path) -> None:

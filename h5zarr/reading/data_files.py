@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from io import BufferedReader
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ from h5zarr.reading.lookup import Reference
 Content = bytes | memoryview
 
 _LOCAL = frozenset({None, "file", "local"})
-_LARGEST_GAP_BYTES = 64 * 1024
-"""Ranges of a remote file that are nearer to one another are fetched as one (bytes)."""
+_LARGEST_REMOTE_GAP_BYTES = 64 * 1024
+_LARGEST_LOCAL_GAP_BYTES = 4 * 1024
+"""Ranges of a file that are nearer to one another are read as one (bytes)."""
 _LARGEST_REQUEST_BYTES = 2**20
 SECONDS_BETWEEN_LOOKS = 10.0
 """For how long a remote file is taken to stay the same, where its answers do not tell (seconds)."""
@@ -127,24 +128,24 @@ class DataFiles:
     def _read_local(
         self, url: str, before: SourceIdentity | None, references: Sequence[Reference], scratch: Scratch
     ) -> Iterator[Content]:
-        buffer = scratch.take(max(reference.byte_length or 0 for reference in references))
         with source_errors(url), self._open(url) as file:
             _check(url, before, local_identity(os.fstat(file.fileno()), url))
-            for reference in references:
-                file.seek(reference.byte_offset)
-                if reference.byte_length is None:
-                    yield file.read()
-                    continue
-                content = buffer[: reference.byte_length]
-                found = file.readinto(content)
-                if found != reference.byte_length:
-                    raise _too_short(url, reference, found)
-                yield content
+            if any(reference.byte_length is None for reference in references):
+                yield from [file.read()] * len(references)
+                return
+            for run in _runs(references, _LARGEST_LOCAL_GAP_BYTES):
+                buffer = scratch.take(run.stop - run.start)
+                file.seek(run.start)
+                found = _read_into(file, buffer)
+                for reference, content in zip(run.references, run.contents([buffer]), strict=True):
+                    if reference.byte_offset + len(content) > run.start + found:
+                        raise _too_short(url, reference, run.start + found)
+                    yield content
 
-    def _open(self, url: str) -> BufferedReader:
+    def _open(self, url: str) -> FileIO:
         protocol, path = split_protocol(url)
         local = strip_protocol(url) if protocol else self._places.folder / Path(path).expanduser()
-        return Path(local).open("rb")
+        return Path(local).open("rb", buffering=0)
 
     def _remote_file(self, url: str, before: SourceIdentity | None) -> _RemoteFile:
         with self._lock:
@@ -165,7 +166,16 @@ def _check(url: str, before: SourceIdentity | None, now: SourceIdentity) -> None
         )
 
 
-def _too_short(url: str, reference: Reference, found: int) -> SourceChangedError:
+def _read_into(file: FileIO, buffer: memoryview) -> int:
+    """Fill a buffer from a file, and return how much of it is filled (bytes): less where the file ends."""
+    filled = 0
+    while filled < len(buffer) and (count := file.readinto(buffer[filled:])):
+        filled += count
+    return filled
+
+
+def _too_short(url: str, reference: Reference, end: int) -> SourceChangedError:
+    found = max(0, end - reference.byte_offset)
     return SourceChangedError(
         f"{redact(url)}: has {found} bytes from byte {reference.byte_offset} on, where references tell of"
         f" {reference.byte_length}: it is not the file that they were made of; make them anew"
@@ -194,7 +204,7 @@ class _RemoteFile:
                 content: bytes = self._filesystem.cat_file(self._path)
             yield from [content] * len(references)
             return
-        runs = _runs(references)
+        runs = _runs(references, _LARGEST_REMOTE_GAP_BYTES)
         spans = [list(run.spans()) for run in runs]
         wanted = list(itertools.chain.from_iterable(spans))
         pieces = iter(self._fetcher.fetch(wanted) if wanted else [])
@@ -230,7 +240,7 @@ class _Run:
         for at in range(self.start, self.stop, _LARGEST_REQUEST_BYTES):
             yield Span(byte_offset=at, byte_length=min(_LARGEST_REQUEST_BYTES, self.stop - at))
 
-    def contents(self, pieces: Sequence[bytes]) -> Iterator[Content]:
+    def contents(self, pieces: Sequence[Content]) -> Iterator[Content]:
         """Yield the bytes of each range, of the bytes of the pieces."""
         whole = memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         for reference in self.references:
@@ -238,11 +248,12 @@ class _Run:
             yield whole[first : first + (reference.byte_length or 0)]
 
 
-def _runs(references: Sequence[Reference]) -> list[_Run]:
+def _runs(references: Sequence[Reference], largest_gap: int) -> list[_Run]:
+    """Return sorted ranges as runs, between which there are more bytes than the largest gap."""
     runs: list[_Run] = []
     for reference in references:
         start, stop = reference.byte_offset, reference.byte_offset + (reference.byte_length or 0)
-        if not runs or start - runs[-1].stop > _LARGEST_GAP_BYTES:
+        if not runs or start - runs[-1].stop > largest_gap:
             runs.append(_Run(start=start, stop=stop))
         runs[-1].stop = max(runs[-1].stop, stop)
         runs[-1].references.append(reference)
