@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from h5zarr.errors import ReferencesError
-from h5zarr.model import JSON, Hierarchy, Manifest, Shape
-from h5zarr.references.keys import DEFAULT, v3_documents
+from h5zarr.model import JSON, Hierarchy, Manifest
+from h5zarr.references.keys import DEFAULT, grid_position, v3_documents
 
 _BASE64 = b"base64:"
 
@@ -87,18 +87,6 @@ class HierarchyLookup(Mapping[str, bytes | Reference]):
 
     def __len__(self) -> int:
         return len(self._documents) + sum(map(len, self._manifests.values()))
-
-
-def grid_position(cells: Sequence[str], grid: Shape) -> int | None:
-    """Return the linear position of decimal grid cells in C order; None where they are not in the grid."""
-    if len(cells) != len(grid) or not all(map(str.isdecimal, cells)):
-        return None
-    position = 0
-    for cell, extent in zip(map(int, cells), grid, strict=True):
-        if cell >= extent:
-            return None
-        position = position * extent + cell
-    return position
 
 
 def chunk_reference(manifest: Manifest, position: int) -> bytes | Reference | None:

@@ -13,9 +13,9 @@ from h5zarr.errors import ReferencesError
 from h5zarr.model import JSON, Manifest, Shape, grid_shape
 from h5zarr.prefetch import one_line, redact
 from h5zarr.reading.data_files import reach
-from h5zarr.reading.lookup import Reference, chunk_reference, grid_position
+from h5zarr.reading.lookup import Reference, chunk_reference
 from h5zarr.references.formats import reading
-from h5zarr.references.keys import CONSOLIDATED_KEY, METADATA_KEY
+from h5zarr.references.keys import CONSOLIDATED_KEY, METADATA_KEY, grid_position
 from h5zarr.references.parquet_records import decode, join
 
 _V2_METADATA_KEY = ".zarray"

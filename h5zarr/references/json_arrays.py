@@ -131,6 +131,15 @@ class _References:
     """URLs."""
 
 
+_NO_REFERENCES = _References(
+    grid_position=np.zeros(0, np.uint64),
+    byte_offset=np.zeros(0, np.uint64),
+    byte_length=np.zeros(0, np.uint64),
+    location_index=np.zeros(0, np.uint32),
+    locations=(),
+)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Array:
     """An array, and the references of its chunks as they stand in the manifest."""
@@ -190,8 +199,8 @@ class _Array:
         return ArrayNode(path=self.path, metadata=self.metadata, manifest=manifest)
 
     def _check_that_each_is_once(self, parts: Sequence[UInt64Column]) -> None:
-        positions = np.sort(np.concatenate(parts))
-        if (positions[1:] == positions[:-1]).any():
+        positions = np.concatenate(parts)
+        if not _rises(positions) and len(np.unique(positions)) < len(positions):
             raise ValueError(f"{self.path}: two references of one chunk")
 
 
@@ -200,6 +209,8 @@ class _Array:
 
 def _of_values(positions: UInt64Column, rows: Sequence[JSON]) -> _References:
     """Return references as they stand in a dict."""
+    if not rows:
+        return _NO_REFERENCES
     if not set(map(type, rows)) <= {list, tuple} or set(map(len, rows)) - {3}:
         raise ValueError("a chunk that is neither text nor URL, offset and length")
     # No `zip(*rows)`: Python's garbage collector then looks at every row.
@@ -257,15 +268,19 @@ def _manifest(
 
 
 def _order(positions: UInt64Column) -> slice | np.ndarray[tuple[int], np.dtype[np.intp]]:
-    if (positions[1:] > positions[:-1]).all():
-        return slice(None)
-    return np.argsort(positions, kind="stable")
+    return slice(None) if _rises(positions) else np.argsort(positions, kind="stable")
+
+
+def _rises(positions: UInt64Column) -> bool:
+    return bool((positions[1:] > positions[:-1]).all())
 
 
 def _distinct(
     references: _References, expand: Callable[[JSON], str]
 ) -> tuple[tuple[str, ...], UInt32Column | None]:
     """Return the URLs that occur, in their order and each once, and which of them each reference has."""
+    if len(references.locations) < 2:
+        return tuple(map(expand, references.locations)), None
     used, first = np.unique(references.location_index, return_index=True)
     full = {int(at): expand(references.locations[at]) for at in used[np.argsort(first)]}
     numbers = {url: number for number, url in enumerate(dict.fromkeys(full.values()))}
@@ -277,7 +292,7 @@ def _distinct(
 
 
 def _column(numbers: Sequence[JSON]) -> UInt64Column:
-    column = np.array(numbers) if numbers else np.zeros(0, np.uint64)
+    column = np.array(numbers)
     if column.dtype.kind not in "iu" or (column < 0).any():
         raise ValueError("an offset or a length is no count of bytes")
     return column.astype(np.uint64)

@@ -19,6 +19,8 @@ from h5zarr.rectilinear import axis_grids
 ZarrFormat = Literal["3", "2", "both"]
 """Which versions of Zarr's metadata references have."""
 
+_FEW = 8
+"""So many keys are parsed sooner one by one than as a column."""
 METADATA_KEY = "zarr.json"
 CONSOLIDATED_KEY = ".zmetadata"
 V2_METADATA_KEYS = (".zarray", ".zattrs", ".zgroup", CONSOLIDATED_KEY)
@@ -111,6 +113,8 @@ class ChunkKeys:
             if count > 1 or set(names) - {prefix}:
                 raise ValueError(f"{path}: a chunk key with grid cells, of an array without dimensions")
             return np.zeros(count, np.uint64)
+        if count <= _FEW:
+            return np.array([self._position(path, grid, name) for name in names], np.uint64)
         # A line for each key: all is checked and converted at once, not chunk by chunk.
         text = "\n".join(["", *names])
         cells = text.replace(f"\n{prefix}", "\n").replace(self.separator, " ")
@@ -118,6 +122,26 @@ class ChunkKeys:
             raise ValueError(f"{path}: a chunk key that does not name a cell of a grid of rank {len(grid)}")
         numbers = np.fromstring(cells, np.int64, sep=" ").reshape(count, len(grid))
         return np.asarray(np.ravel_multi_index(tuple(numbers.T), grid), np.uint64)
+
+    def _position(self, path: str, grid: Shape, name: str) -> int:
+        prefix = self.prefix(path, len(grid))
+        cells = name[len(prefix) :].split(self.separator)
+        position = grid_position(cells, grid) if name.startswith(prefix) else None
+        if position is None:
+            raise ValueError(f"{path}: a chunk key that does not name a cell of its grid, {name}")
+        return position
+
+
+def grid_position(cells: Sequence[str], grid: Shape) -> int | None:
+    """Return the linear position of decimal grid cells in C order; None where they are not in the grid."""
+    if len(cells) != len(grid) or not all(cell.isdecimal() and cell.isascii() for cell in cells):
+        return None
+    position = 0
+    for cell, extent in zip(map(int, cells), grid, strict=True):
+        if cell >= extent:
+            return None
+        position = position * extent + cell
+    return position
 
 
 def _are_rows(text: bytes, count: int, rank: int) -> bool:
