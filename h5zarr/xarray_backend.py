@@ -14,7 +14,7 @@ import os
 import posixpath
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -113,6 +113,7 @@ class H5zarrBackend(BackendEntrypoint):
                 opened.store, group=path, consolidated=opened.consolidated, zarr_format=opened.zarr_format
             )
         _warn_of_problems(_problems_in_group(opened, path), decoding)
+        _keep_coordinates(opened, [store], decoding)
         return _decoded(store, decoding)
 
     def open_datatree(self, filename_or_obj: Any, *, group: str | None = None, **options: Any) -> xr.DataTree:
@@ -175,6 +176,22 @@ class _Store(ZarrStore):
         use_reference_pipeline(array)
         return super().open_store_variable(name)  # type: ignore[no-untyped-call]
 
+    def index_keys(self, dropped: Container[str]) -> Iterator[str]:
+        """Yield the keys of all chunks of which xarray makes indexes."""
+        members: Mapping[str, Any] = self.members
+        for name, array in members.items():
+            if name not in dropped and _is_index(name, array):
+                for cell in range(array.cdata_shape[0]):
+                    yield f"{array.path}/{array.metadata.encode_chunk_key((cell,))}"
+
+
+def _is_index(name: str, array: Any) -> bool:
+    """Return whether an array has the values of the dimension of its name."""
+    if getattr(array, "ndim", None) != 1:
+        return False
+    named = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS", ())
+    return list(named) == [name]
+
 
 def _open(source: Any, group: str | None, options: dict[str, Any]) -> tuple[OpenedStore, str, dict[str, Any]]:
     """Return the store, the absolute path of the group in it, and how xarray decodes."""
@@ -199,8 +216,21 @@ def _datasets(opened: OpenedStore, path: str, decoding: Mapping[str, Any]) -> di
         stores = _Store.open_store(
             opened.store, group=path, consolidated=opened.consolidated, zarr_format=opened.zarr_format
         )
+    _keep_coordinates(opened, stores.values(), decoding)
     below = path.rstrip("/")
     return {name[len(below) :] or "/": _decoded(store, decoding) for name, store in stores.items()}
+
+
+def _keep_coordinates(opened: OpenedStore, stores: Iterable[_Store], decoding: Mapping[str, Any]) -> None:
+    """Read what xarray reads to make indexes, which it does one by one."""
+    keys = [key for store in stores for key in store.index_keys(_dropped(decoding))]
+    opened.store.keep(keys)
+
+
+def _dropped(decoding: Mapping[str, Any]) -> set[str]:
+    """Return the names of variables that the user does not want."""
+    dropped = decoding.get("drop_variables") or ()
+    return {dropped} if isinstance(dropped, str) else set(dropped)
 
 
 # Warnings --------------------------------------------------------------------------------
@@ -251,8 +281,7 @@ def _problems_below(opened: OpenedStore, path: str) -> list[Problem]:
 
 
 def _warn_of_problems(problems: Iterable[Problem], decoding: Mapping[str, Any]) -> None:
-    dropped = decoding.get("drop_variables") or ()
-    names = {dropped} if isinstance(dropped, str) else set(dropped)
+    names = _dropped(decoding)
     told = [str(problem) for problem in problems if posixpath.basename(problem.path) not in names]
     if not told:
         return

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import h5netcdf
 import h5py
 import kerchunk.df
 import kerchunk.hdf
@@ -672,6 +673,24 @@ def test_changed_object_is_noticed(
     bucket.put_file(str(climate), f"{BUCKET}/changing.nc")
     with pytest.raises(SourceChangedError, match="changing"):
         dataset["tas"].load()
+
+
+@pytest.mark.parametrize("zarr_format", ["2", "3"])
+def test_coordinates_are_fetched_together(zarr_format: str, tmp_path: Path) -> None:
+    """xarray makes one index after another: in a round trip for each, were they not there already."""
+    names = [f"x{number}" for number in range(6)]
+    with h5netcdf.File(tmp_path / "x.nc", "w") as file:
+        file.dimensions = {**dict.fromkeys(names, 20_000), "far": 100_000}
+        for name in names:
+            file.create_variable(name, (name,), "f8", data=np.arange(20_000.0))
+            file.create_variable(f"far of {name}", ("far",), "u1", data=np.ones(100_000, "u1"))
+    with slow_server(SlowServer(folder=tmp_path, latency=0.1)) as server:
+        conversion = convert(f"{server.url}/x.nc", inline_threshold=0, zarr_format=zarr_format)
+        server.requests.clear()
+        server.most_at_a_time = 0
+        found = opened(conversion.references(), drop_variables="x5")
+        assert server.most_at_a_time == len(server.requests) == 5
+        xr.testing.assert_identical(found, expected(tmp_path / "x.nc").drop_vars("x5"))
 
 
 def test_missing_source(climate: Path, server: RangeServer) -> None:

@@ -298,8 +298,8 @@ class _Reading:
         return tuple({"status": "missing" if chunk.found is None else "present"} for chunk in chunks)
 
     def _look_up(self, infos: Sequence[tuple[Any, ...]]) -> list[_Chunk]:
-        lookup, narrowed = self.store.lookup, self.decoding.narrowed
-        return [narrowed(_Chunk(getter.path, lookup.get(getter.path), *rest)) for getter, *rest, _ in infos]
+        find, narrowed = self.store.find, self.decoding.narrowed
+        return [narrowed(_Chunk(getter.path, find(getter.path), *rest)) for getter, *rest, _ in infos]
 
     def _read(self, chunks: Sequence[_Chunk]) -> None:
         """Fetch, decode and place chunks, which stand all in one file or none in any."""

@@ -7,7 +7,10 @@ is shorter than its reference tells is an error. Chunks are read in threads, wit
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from zarr.abc.store import (
     ByteRequest,
@@ -21,6 +24,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from h5zarr.reading.data_files import Content, DataFiles, Scratch
 from h5zarr.reading.lookup import Lookup, Reference
 
+_FILES_AT_ONCE = 32
 _READ_ONLY = "references are read-only; write a copy elsewhere"
 
 
@@ -43,6 +47,7 @@ class ReferenceStore(Store):
         super().__init__(read_only=True)
         self.lookup = lookup
         self.files = files
+        self._kept: dict[str, bytes] = {}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ReferenceStore) and (self.lookup, self.files) == (other.lookup, other.files)
@@ -55,13 +60,45 @@ class ReferenceStore(Store):
             raise ValueError(_READ_ONLY)
         return type(self)(self.lookup, self.files)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": {}}
+
     # Reading
+
+    def find(self, key: str) -> bytes | Reference | None:
+        """Return what a key refers to; None where there is no such key."""
+        return self._kept.get(key) or self.lookup.get(key)
+
+    def keep(self, keys: Iterable[str]) -> None:
+        """Read what will be read one after the other, all at once, and keep it.
+
+        It is for small values of remote files, such as coordinates; those of local files stay there.
+
+        Raises
+        ------
+        SourceError
+            A file cannot be read, or is not the one that the references were made of.
+        """
+        found = {key: self.lookup.get(key) for key in keys}
+        wanted: dict[str, list[tuple[str, Reference]]] = defaultdict(list)
+        for key, reference in found.items():
+            if isinstance(reference, Reference) and not self.files.are_local([reference]):
+                wanted[reference.url].append((key, reference))
+        with ThreadPoolExecutor(_FILES_AT_ONCE) as threads:
+            for contents in threads.map(self._contents, wanted.values()):
+                self._kept |= contents
+
+    def _contents(self, wanted: Sequence[tuple[str, Reference]]) -> dict[str, bytes]:
+        """Return the values of keys that refer to one file."""
+        keys, references = zip(*sorted(wanted, key=lambda pair: pair[1].byte_offset), strict=True)
+        contents = self.files.read(references, Scratch())
+        return {key: bytes(content) for key, content in zip(keys, contents, strict=True)}
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         """Return the value of a key or a range of it; None where there is no such key."""
-        found = self.lookup.get(key)
+        found = self.find(key)
         if found is None:
             return None
         if isinstance(found, bytes):
