@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Print what the codec h5zarr.hdf5 takes to decode a chunk, in microseconds, for each filter.
 
-scripts/bench_codec.py        # in an environment with h5zarr and hdf5plugin
+    scripts/bench codec        # in an environment of its own
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Time reading through the xarray engine against h5netcdf, VirtualiZarr and plain h5py.
 
-    scripts/bench_read.py                      # in an environment with all of them
-    scripts/bench_read.py --scale 0.2 --cases local remote --rounds 5
+    scripts/bench read                         # in an environment of its own, with all of them
+    scripts/bench read --scale 0.2 --cases local remote --rounds 5
 
 Each reader opens the file and reads the values in a process of its own, which has read a small file of the
 same kind before, so that everything is imported. "h5zarr" scans the file, "h5zarr, JSON" has references.
