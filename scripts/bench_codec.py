@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Print what the codec h5zarr.hdf5 takes to decode a chunk, in microseconds, for each filter.
 
-    scripts/bench codec        # in an environment of its own
+scripts/bench codec        # in an environment of its own
 """
 
 from __future__ import annotations
