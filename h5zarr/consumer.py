@@ -211,7 +211,8 @@ def _open_store(url: str, chosen: Format, storage_options: Mapping[str, Any]) ->
     if chosen == "icechunk":
         from h5zarr.references import icechunk_store
 
-        store: Store = icechunk_store.open_store(url, storage_options=storage_options)
+        place, version = formats.repository_version(url)
+        store: Store = icechunk_store.open_store(place, version=version, storage_options=storage_options)
     else:
         options = {} if split_protocol(url)[0] in _LOCAL else dict(storage_options)
         absolute = url if "://" in url else Path(url).absolute().as_uri()

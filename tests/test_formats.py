@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import icechunk
 import numpy as np
 import pytest
 from conftest import CODEC_WARNING, FIXTURES
 
 from h5zarr.converter import convert
 from h5zarr.errors import OutputError, ReferencesError
-from h5zarr.references import formats
+from h5zarr.references import formats, icechunk_store
 from h5zarr.report import Kind
 from h5zarr.validator import validate
 
@@ -139,3 +140,50 @@ def test_references_cannot_be_scanned_again(options: dict[str, Any], source: Pat
 def test_references_that_are_not_there(suffix: str, tmp_path: Path) -> None:
     with pytest.raises(ReferencesError, match="nowhere"):
         formats.load(tmp_path / f"nowhere{suffix}")
+
+
+# Versions of a repository ----------------------------------------------------------------
+
+
+@pytest.fixture
+def repository(source: Path, tmp_path: Path) -> str:
+    """Return a repository whose branch ``trial`` is of another file, and whose tag ``first`` of this."""
+    out = tmp_path / "x.icechunk"
+    convert(source, out)
+    made = icechunk.Repository.open(icechunk.local_filesystem_storage(str(out)))
+    made.create_tag("first", made.lookup_branch("main"))
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["y"] = np.arange(50_000.0)
+    convert(tmp_path / "other.h5", out, branch="trial")
+    return str(out)
+
+
+def test_versions_of_a_repository(repository: str) -> None:
+    made = icechunk.Repository.open(icechunk.local_filesystem_storage(repository))
+    arrays = {
+        "": {"/deep/x", "/small"},
+        "/": {"/deep/x", "/small"},
+        "@main": {"/deep/x", "/small"},
+        "@trial": {"/y"},
+        "/@trial": {"/y"},
+        "@first": {"/deep/x", "/small"},
+        f"@{made.lookup_branch('trial')}": {"/y"},
+    }
+    for version, paths in arrays.items():
+        report = validate(repository + version)
+        assert (report.ok, report.arrays_compared) == (True, len(paths)), version
+        if icechunk_store.CAN_LIST:
+            assert {array.path for array in formats.load(repository + version).arrays()} == paths
+
+
+def test_version_that_is_not_there(repository: str) -> None:
+    with pytest.raises(
+        ReferencesError,
+        match=r"x\.icechunk: has no branch, tag or snapshot none; its branches are main, trial",
+    ):
+        validate(f"{repository}@none")
+
+
+def test_version_is_not_written(repository: str, source: Path) -> None:
+    with pytest.raises(OutputError, match=r"@trial: write to .*/x\.icechunk, with branch trial"):
+        convert(source, f"{repository}@trial")

@@ -184,7 +184,7 @@ def test_xarray_identical_to_h5netcdf(name: str, tmp_path: Path) -> None:
 def test_new_local_repository(file_path: Path, tmp_path: Path) -> None:
     snapshot = commit(hierarchy_of(file_path), str(tmp_path / "repository"))
     assert_reads_back(f"file://{tmp_path}/repository")
-    assert_reads_back(tmp_path / "repository", snapshot=snapshot)
+    assert_reads_back(tmp_path / "repository", version=snapshot)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["repository", "source.h5"]
 
 
@@ -218,8 +218,8 @@ def test_branch_is_replaced_and_older_snapshots_stay(file_path: Path, tmp_path: 
     root = open_root(out)
     assert sorted(root) == ["contiguous", "y"]
     np.testing.assert_array_equal(root["contiguous"][...], VALUES + 1)
-    assert_reads_back(out, snapshot=first)
-    assert sorted(open_root(out, snapshot=second)) == ["contiguous", "y"]
+    assert_reads_back(out, version=first)
+    assert sorted(open_root(out, version=second)) == ["contiguous", "y"]
     assert history(out)[:2] == ["something else", f"h5zarr {VERSION}: references to file://{file_path}"]
 
 
@@ -229,11 +229,11 @@ def test_new_branch_leaves_the_others_alone(file_path: Path, tmp_path: Path) -> 
     other = write_file(tmp_path / "other.h5", VALUES + 1)
     commit(hierarchy_of(other), out, branch="trial", message="tried")
     assert_reads_back(out)
-    assert_reads_back(out, VALUES + 1, branch="trial")
+    assert_reads_back(out, VALUES + 1, version="trial")
     assert history(out, "trial")[0] == "tried"
     assert history(out) == history(out, "trial")[1:]
     commit(hierarchy_of(file_path), out, branch="trial")
-    assert_reads_back(out, branch="trial")
+    assert_reads_back(out, version="trial")
 
 
 def test_containers_of_others_stay(file_path: Path, tmp_path: Path) -> None:
@@ -297,22 +297,19 @@ def test_url_of_another_kind(file_path: Path) -> None:
         commit(hierarchy_of(file_path), "gs://bucket/repository")
 
 
-MISSING: dict[str, tuple[str, dict[str, str], str]] = {
-    "repository": ("nowhere", {}, "no such folder; check the path"),
-    "branch": ("repository", {"branch": "nowhere"}, "nowhere"),
-    "snapshot": ("repository", {"snapshot": "VY76P925PRY57WFEK410"}, "repository: snapshot"),
-    "name of a snapshot": ("repository", {"snapshot": "nonsense"}, "invalid snapshot id"),
+MISSING: dict[str, tuple[str, str | None, str]] = {
+    "repository": ("nowhere", None, "no such folder; check the path"),
+    "branch": ("repository", "nowhere", "no branch, tag or snapshot nowhere; its branches are main$"),
+    "snapshot": ("repository", "VY76P925PRY57WFEK410", "no branch, tag or snapshot VY76P925PRY57WFEK410;"),
 }
 
 
-@pytest.mark.parametrize(("name", "which", "words"), MISSING.values(), ids=MISSING)
-def test_nothing_to_open(
-    name: str, which: dict[str, str], words: str, file_path: Path, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(("name", "version", "words"), MISSING.values(), ids=MISSING)
+def test_nothing_to_open(name: str, version: str | None, words: str, file_path: Path, tmp_path: Path) -> None:
     commit(hierarchy_of(file_path), tmp_path / "repository")
     for function in (icechunk_store.open_store, icechunk_store.read_provenance):
         with pytest.raises(ReferencesError, match=words):
-            function(tmp_path / name, **which)
+            function(tmp_path / name, version=version)
     assert not (tmp_path / "nowhere").exists()
 
 
@@ -328,7 +325,7 @@ def test_provenance(file_path: Path, tmp_path: Path) -> None:
     hierarchy = hierarchy_of(file_path, group="/group", exclude=["/nothing*"])
     snapshot = commit(hierarchy, tmp_path / "repository")
     commit(hierarchy_of(file_path), tmp_path / "repository")
-    told = icechunk_store.read_provenance(tmp_path / "repository", snapshot=snapshot)
+    told = icechunk_store.read_provenance(tmp_path / "repository", version=snapshot)
     assert (told.version, told.source, told.selection) == (VERSION, hierarchy.source, hierarchy.selection)
     assert icechunk_store.read_provenance(tmp_path / "repository").selection == Selection()
 
@@ -442,7 +439,7 @@ def test_s3_repository(s3_options: dict[str, Any], file_path: Path) -> None:
     other = write_file(file_path.with_name("other.h5"), VALUES + 1)
     commit(hierarchy_of(other), out, storage_options=s3_options)
     assert_reads_back(out, VALUES + 1, storage_options=s3_options)
-    assert_reads_back(out, snapshot=snapshot, storage_options=s3_options)
+    assert_reads_back(out, version=snapshot, storage_options=s3_options)
     told = icechunk_store.read_provenance(out, storage_options=s3_options).source
     assert told is not None
     assert told.url == f"file://{other}"

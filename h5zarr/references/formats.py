@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
@@ -42,6 +43,9 @@ Progress = Callable[[int, int], None]
 _LOCAL = frozenset({None, "file", "local"})
 LARGEST_TAIL_BYTES = 64 * 1024
 _PROVENANCE_LINE = b'\n"h5zarr":'
+
+
+_REPOSITORY_VERSION = re.compile(r"(.+\.icechunk)/?@([^/@]+)", re.IGNORECASE | re.DOTALL)
 
 
 class WriteOptions(TypedDict, total=False):
@@ -92,8 +96,17 @@ class Target:
 
 def format_of(url: str | os.PathLike[str]) -> Format | None:
     """Return the format that a name tells by its suffix; None where it tells none."""
-    path = stringify_path(url).partition("?")[0].rstrip("/").lower()
+    path = repository_version(stringify_path(url))[0].partition("?")[0].rstrip("/").lower()
     return next((known for suffix, known in SUFFIXES.items() if path.endswith(suffix)), None)
+
+
+def repository_version(url: str) -> tuple[str, str | None]:
+    """Return the URL of an Icechunk repository, and the branch, tag or snapshot named behind an ``@``.
+
+    Where the name is not that of a repository, nothing is named.
+    """
+    found = _REPOSITORY_VERSION.fullmatch(url)
+    return (url, None) if found is None else (found[1], found[2])
 
 
 def suffix_of(chosen: Format) -> str:
@@ -117,6 +130,9 @@ def target(url: str | os.PathLike[str], options: WriteOptions) -> Target:
         An option was given that the format has no use for.
     """
     name = stringify_path(url)
+    repository, version = repository_version(name)
+    if version is not None:
+        raise OutputError(f"{redact(name)}: write to {redact(repository)}, with branch {version}")
     chosen = options.get("format") or format_of(name) or "json"
     given = {
         key: value
@@ -219,7 +235,8 @@ def load(
     ----------
     references
         Path or fsspec URL of references, whose suffix tells the format (JSON without one); or
-        fsspec's reference specification as a dict.
+        fsspec's reference specification as a dict. ``x.icechunk@trial`` is the branch, tag or snapshot
+        ``trial`` of an Icechunk repository.
     storage_options
         Options of the fsspec filesystem.
 
@@ -239,7 +256,8 @@ def load(
         case "icechunk":
             from h5zarr.references import icechunk_store
 
-            return icechunk_store.load(url, storage_options=options)
+            place, version = repository_version(url)
+            return icechunk_store.load(place, version=version, storage_options=options)
         case "zarr":
             raise ReferencesError(f"{redact(url)}: a Zarr store holds its chunks itself, and no references")
         case _:
@@ -283,7 +301,8 @@ def read_provenance(url: str, *, storage_options: Mapping[str, Any] | None = Non
         case "icechunk":
             from h5zarr.references import icechunk_store
 
-            return icechunk_store.read_provenance(url, storage_options=options)
+            place, version = repository_version(url)
+            return icechunk_store.read_provenance(place, version=version, storage_options=options)
         case "zarr":
             from h5zarr.references import zarr_store
 

@@ -279,8 +279,7 @@ class _Writer:
 def open_store(
     url: Out,
     *,
-    branch: str = MAIN,
-    snapshot: str | None = None,
+    version: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
     source_options: Mapping[str, Any] | None = None,
 ) -> icechunk.IcechunkStore:
@@ -293,10 +292,8 @@ def open_store(
     ----------
     url
         Local path, URL ``s3://bucket/prefix``, or an `icechunk.Storage`.
-    branch
-        The branch whose newest snapshot is opened.
-    snapshot
-        Identifier of another one; None: that of the branch.
+    version
+        Branch or tag whose snapshot is opened, or the identifier of a snapshot; None: the branch ``main``.
     storage_options
         Options of the fsspec filesystem of the repository.
     source_options
@@ -311,22 +308,21 @@ def open_store(
     options = dict(storage_options or {})
     access = options if source_options is None else dict(source_options)
     with _icechunk_errors(icechunk_access.name_of(url), ReferencesError):
-        _, session = _open(url, branch, snapshot, options, access)
+        _, session = _open(url, version, options, access)
         return session.store
 
 
 def read_provenance(
     url: Out,
     *,
-    branch: str = MAIN,
-    snapshot: str | None = None,
+    version: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Provenance:
     """Return where the references of a snapshot come from; that nothing is known where others made it.
 
     Parameters
     ----------
-    url, branch, snapshot, storage_options
+    url, version, storage_options
         As of `open_store`.
 
     Raises
@@ -336,21 +332,20 @@ def read_provenance(
     """
     options = dict(storage_options or {})
     with _icechunk_errors(icechunk_access.name_of(url), ReferencesError):
-        return _provenance(*_open(url, branch, snapshot, options, options))
+        return _provenance(*_open(url, version, options, options))
 
 
 def load(
     url: Out,
     *,
-    branch: str = MAIN,
-    snapshot: str | None = None,
+    version: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Hierarchy:
     """Return the hierarchy of references of a snapshot; native chunks become inline ones.
 
     Parameters
     ----------
-    url, branch, snapshot, storage_options
+    url, version, storage_options
         As of `open_store`.
 
     Raises
@@ -366,7 +361,7 @@ def load(
         )
     options = dict(storage_options or {})
     with _icechunk_errors(name, ReferencesError):
-        repository, session = _open(url, branch, snapshot, options, options)
+        repository, session = _open(url, version, options, options)
         origin = _provenance(repository, session)
         nodes = sync(_nodes(session.store))
     return Hierarchy(
@@ -381,8 +376,7 @@ def load(
 
 def _open(
     url: Out,
-    branch: str,
-    snapshot: str | None,
+    version: str | None,
     storage_options: Mapping[str, Any],
     source_options: Mapping[str, Any],
 ) -> tuple[icechunk.Repository, icechunk.Session]:
@@ -393,9 +387,25 @@ def _open(
     config = icechunk.Repository.fetch_config(storage)
     allowed = icechunk_access.credentials(config, source_options)
     repository = icechunk.Repository.open(storage, authorize_virtual_chunk_access=allowed)
-    if snapshot is not None:
-        return repository, repository.readonly_session(snapshot_id=snapshot)
-    return repository, repository.readonly_session(branch)
+    session = _session(repository, version or MAIN)
+    if session is None:
+        branches = ", ".join(sorted(repository.list_branches()))
+        raise ReferencesError(
+            f"{icechunk_access.name_of(url)}: has no branch, tag or snapshot {version}; its branches are"
+            f" {branches}"
+        )
+    return repository, session
+
+
+def _session(repository: icechunk.Repository, version: str) -> icechunk.Session | None:
+    if version in repository.list_branches():
+        return repository.readonly_session(version)
+    if version in repository.list_tags():
+        return repository.readonly_session(tag=version)
+    try:
+        return repository.readonly_session(snapshot_id=version)
+    except (icechunk.IcechunkError, ValueError):  # Icechunk has one class for all that it refuses
+        return None
 
 
 def _provenance(repository: icechunk.Repository, session: icechunk.Session) -> Provenance:
