@@ -39,6 +39,8 @@ _DECODING = (
 _OPENING = ("storage_options", "remote_options", "remote_protocol", "follow_external", "check_source")
 
 _MOST_PROBLEMS_TOLD = 10
+_MOST_CHUNKS_KEPT = 1000
+"""Coordinates of more chunks than that take their time anyway, and those chunks are fetched together."""
 _USER_LEVEL = 4
 """From a warning to the user's call: this module, the engine's method, and xarray's function are between."""
 _REFERENCES_BEGIN = b'{"version":1,"refs":{\n'
@@ -186,8 +188,8 @@ class _Store(ZarrStore):
 
 
 def _is_index(name: str, array: Any) -> bool:
-    """Return whether an array has the values of the dimension of its name."""
-    if getattr(array, "ndim", None) != 1:
+    """Return whether an array has the values of the dimension of its name, in not too many chunks."""
+    if getattr(array, "ndim", None) != 1 or array.cdata_shape[0] > _MOST_CHUNKS_KEPT:
         return False
     named = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS", ())
     return list(named) == [name]
