@@ -208,7 +208,7 @@ def _dataset_cells(row: DatasetRow) -> tuple[Cell, ...]:
     lost += [f"attribute {name}" for name in row.attributes_left_out]
     return (
         _cell(row.path.rpartition("/")[2]),
-        _cell(shape_text(row)),
+        _cell(shape_text(row).replace(" x ", " × ")),
         _cell(describe_datatype(row.datatype)),
         _cell(_times(row.chunk_shape or ())),
         _cell(", ".join(map(filter_text, row.filters))),
