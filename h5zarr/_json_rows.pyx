@@ -1,6 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The references of chunks in a manifest as JSON, as columns.
 
+A function that is given NULL, where what stands before was not as expected, returns NULL.
 Only what is plainly ``"key":[url,byte_offset,byte_length]`` becomes a row. All else is given back as JSON
 for a parser that knows all of it; so is the whole text where it is not what `scan_references` expects.
 """
@@ -25,7 +26,7 @@ cdef inline const char *skip_text(const char *at, const char *end, bint *is_plai
     It is plain where its characters stand for themselves: visible ASCII without escapes.
     """
     cdef unsigned char character
-    if at >= end or at[0] != b'"':
+    if at == NULL or at >= end or at[0] != b'"':
         return NULL
     at += 1
     is_plain[0] = True
@@ -73,6 +74,8 @@ cdef inline const char *read_number(const char *at, const char *end, uint64_t *n
     """Return where a whole number ends; NULL where there is none, or one that is written otherwise."""
     cdef const char *start = at
     number[0] = 0
+    if at == NULL:
+        return NULL
     while at < end and at - start < MOST_DIGITS and b"0" <= at[0] <= b"9":
         number[0] = number[0] * 10 + <uint64_t>(at[0] - 48)
         at += 1
@@ -83,6 +86,8 @@ cdef inline const char *read_number(const char *at, const char *end, uint64_t *n
 
 cdef inline const char *skip_mark(const char *at, const char *end, char mark) noexcept nogil:
     """Return where the text goes on behind blanks, a mark, and blanks; NULL where the mark is not there."""
+    if at == NULL:
+        return NULL
     at = skip_blanks(at, end)
     if at >= end or at[0] != mark:
         return NULL
@@ -99,23 +104,10 @@ cdef struct Row:
 cdef const char *read_row(const char *at, const char *end, Row *row) noexcept nogil:
     """Return where ``[url,byte_offset,byte_length]`` ends; NULL where there is something else."""
     cdef bint is_plain
-    at = skip_mark(at, end, b"[")
-    if at == NULL:
-        return NULL
-    row.url = at
-    at = row.url_end = skip_text(at, end, &is_plain)
-    if at == NULL:
-        return NULL
-    at = skip_mark(at, end, b",")
-    if at == NULL:
-        return NULL
-    at = read_number(at, end, &row.byte_offset)
-    if at == NULL:
-        return NULL
-    at = skip_mark(at, end, b",")
-    if at == NULL:
-        return NULL
-    at = read_number(at, end, &row.byte_length)
+    row.url = skip_mark(at, end, b"[")
+    row.url_end = skip_text(row.url, end, &is_plain)
+    at = read_number(skip_mark(row.url_end, end, b","), end, &row.byte_offset)
+    at = read_number(skip_mark(at, end, b","), end, &row.byte_length)
     if at == NULL:
         return NULL
     at = skip_blanks(at, end)

@@ -17,12 +17,8 @@ import numpy as np
 from h5py._objects import phil
 
 from h5zarr import _fallback, libhdf5
+from h5zarr.compiled import native as _native
 from h5zarr.model import ChunkIndex, Shape, UInt64Column, grid_shape
-
-try:
-    from h5zarr import _native
-except ImportError:  # installed without a compiler
-    _native = None  # type: ignore[assignment]
 
 _UNBOUNDED = 2**63
 

@@ -15,10 +15,7 @@ from pathlib import Path
 import h5py
 from h5py._objects import phil
 
-try:
-    from h5zarr import _native
-except ImportError:  # installed without a compiler
-    _native = None  # type: ignore[assignment]
+from h5zarr.compiled import native as _native
 
 Identifier = ctypes.c_int64
 """HDF5's `hid_t`."""

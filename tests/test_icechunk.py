@@ -299,8 +299,16 @@ def test_url_of_another_kind(file_path: Path) -> None:
 
 MISSING: dict[str, tuple[str, str | None, str]] = {
     "repository": ("nowhere", None, "no such folder; check the path"),
-    "branch": ("repository", "nowhere", "no branch, tag or snapshot nowhere; its branches are main$"),
-    "snapshot": ("repository", "VY76P925PRY57WFEK410", "no branch, tag or snapshot VY76P925PRY57WFEK410;"),
+    "branch": (
+        "repository",
+        "nowhere",
+        r"repository: no branch, tag or snapshot nowhere can be opened .*; its branches are main$",
+    ),
+    "snapshot": (
+        "repository",
+        "VY76P925PRY57WFEK410",
+        "no branch, tag or snapshot VY76P925PRY57WFEK410 can be opened",
+    ),
 }
 
 

@@ -188,7 +188,7 @@ def test_progress_counts_up_to_the_total(file_path: Path) -> None:
 
 ORDER_TEXT = """
     errors model text
-    _native _json_rows _fallback libhdf5
+    _native _json_rows compiled _fallback libhdf5
     filter_registry fragile_filters chunk_form filters file_image
     sequences dtype_json attributes dimensions datatypes inline_values translator
     prefetch isolation identity streams source neighbours chunk_index virtual

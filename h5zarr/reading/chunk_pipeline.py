@@ -28,16 +28,12 @@ from zarr.core.codec_pipeline import BatchedCodecPipeline
 from zarr.storage import StorePath
 from zlib_ng import zlib_ng
 
+from h5zarr.compiled import native as _native
 from h5zarr.model import Shape
 from h5zarr.prefetch import redact
 from h5zarr.reading.data_files import Content, DataFiles, Scratch
 from h5zarr.reading.lookup import Reference
 from h5zarr.reading.reference_store import ReferenceStore
-
-try:
-    from h5zarr import _native
-except ImportError:  # installed without a compiler
-    _native = None  # type: ignore[assignment]
 
 _MOST_REMOTE_THREADS = 32
 _MOST_BYTES_UNDER_WAY = 256 * 2**20

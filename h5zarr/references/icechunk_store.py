@@ -387,25 +387,23 @@ def _open(
     config = icechunk.Repository.fetch_config(storage)
     allowed = icechunk_access.credentials(config, source_options)
     repository = icechunk.Repository.open(storage, authorize_virtual_chunk_access=allowed)
-    session = _session(repository, version or MAIN)
-    if session is None:
-        branches = ", ".join(sorted(repository.list_branches()))
-        raise ReferencesError(
-            f"{icechunk_access.name_of(url)}: has no branch, tag or snapshot {version}; its branches are"
-            f" {branches}"
-        )
-    return repository, session
+    return repository, _session(repository, version or MAIN)
 
 
-def _session(repository: icechunk.Repository, version: str) -> icechunk.Session | None:
-    if version in repository.list_branches():
+def _session(repository: icechunk.Repository, version: str) -> icechunk.Session:
+    branches = repository.list_branches()
+    if version in branches:
         return repository.readonly_session(version)
     if version in repository.list_tags():
         return repository.readonly_session(tag=version)
     try:
         return repository.readonly_session(snapshot_id=version)
-    except (icechunk.IcechunkError, ValueError):  # Icechunk has one class for all that it refuses
-        return None
+    # Icechunk has one class for a snapshot that is not there and one that cannot be read.
+    except (icechunk.IcechunkError, ValueError) as error:
+        raise ValueError(
+            f"no branch, tag or snapshot {version} can be opened ({_reason(error)}); its branches are"
+            f" {', '.join(sorted(branches))}"
+        ) from error
 
 
 def _provenance(repository: icechunk.Repository, session: icechunk.Session) -> Provenance:

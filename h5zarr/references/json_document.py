@@ -9,13 +9,9 @@ from typing import Any
 import numpy as np
 import ujson
 
+from h5zarr.compiled import json_rows as _json_rows
 from h5zarr.errors import ReferencesError
 from h5zarr.model import JSON, Shape, UInt32Column, UInt64Column
-
-try:
-    from h5zarr import _json_rows
-except ImportError:  # installed without a compiler
-    _json_rows = None  # type: ignore[assignment]
 
 Int64Column = np.ndarray[tuple[int], np.dtype[np.int64]]
 

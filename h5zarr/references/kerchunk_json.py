@@ -14,6 +14,7 @@ from operator import methodcaller
 import numpy as np
 
 from h5zarr import _fallback
+from h5zarr.compiled import native as _native
 from h5zarr.errors import ReferencesError
 from h5zarr.model import (
     JSON,
@@ -27,11 +28,6 @@ from h5zarr.references.json_document import ReferenceDocument, document_of, pars
 from h5zarr.references.keys import ChunkKeys, ZarrFormat
 from h5zarr.references.provenance import Provenance
 from h5zarr.references.zarr_v2 import consolidated, v2_documents, with_zarr_v2
-
-try:
-    from h5zarr import _native
-except ImportError:  # installed without a compiler
-    _native = None  # type: ignore[assignment]
 
 _ROWS_PER_BLOCK = 65536
 _BASE64 = "base64:"
