@@ -10,7 +10,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcmp
 
-DEF MAXIMUM_RANK = 32
+DEF MOST_DIMENSIONS = 64  # NumPy's
 DEF MOST_DIGITS = 18  # of a number that surely fits
 
 
@@ -297,15 +297,17 @@ def grid_positions(bytes text, const int64_t[::1] key_start, const int64_t[::1] 
     Raises
     ------
     ValueError
-        One of them does not go on with a cell of the grid.
+        One of them does not go on with a cell of the grid, or the grid has too many dimensions.
     """
     cdef const char *start = PyBytes_AS_STRING(text)
     cdef const char *at
     cdef const char *end
-    cdef uint64_t extents[MAXIMUM_RANK]
+    cdef uint64_t extents[MOST_DIMENSIONS]
     cdef uint64_t cell, position
     cdef Py_ssize_t row, prefix_length = len(prefix)
     cdef int axis, rank = len(grid_shape)
+    if rank > MOST_DIMENSIONS:
+        raise ValueError(f"an array of {rank} dimensions")
     for axis in range(rank):
         extents[axis] = grid_shape[axis]
     for row in range(key_start.shape[0]):

@@ -17,6 +17,7 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 
 DEF MAXIMUM_RANK = 32  # H5S_MAX_RANK
+DEF MOST_DIMENSIONS = 64  # of a Zarr array: NumPy's, and those of a dataset and its array datatype together
 DEF FIRST_CAPACITY = 256
 DEF DIGITS_OF_UINT64 = 20
 
@@ -554,7 +555,7 @@ cdef inline char *write_bytes(char *target, const char *text, Py_ssize_t length)
 
 cdef char *write_cells(char *target, uint64_t position, const uint64_t *extents, int rank,
                        char separator) noexcept nogil:
-    cdef uint64_t cells[MAXIMUM_RANK]
+    cdef uint64_t cells[MOST_DIMENSIONS]
     cdef int axis
     for axis in range(rank - 1, -1, -1):
         cells[axis] = position % extents[axis]
@@ -590,11 +591,13 @@ def render_references(bytes key_prefix, tuple grid_shape, const uint64_t[::1] gr
     """
     cdef Py_ssize_t count = grid_position.shape[0], row, prefix_length = len(key_prefix)
     cdef int rank = len(grid_shape), axis
-    cdef uint64_t extents[MAXIMUM_RANK]
+    cdef uint64_t extents[MOST_DIMENSIONS]
     cdef const char *prefix = PyBytes_AsString(key_prefix)
     cdef bytes location = locations[0] if count else b""
     cdef Py_ssize_t longest = max([len(text) for text in locations], default=0)
     cdef Py_ssize_t capacity = prefix_length + longest + 8 + (DIGITS_OF_UINT64 + 1) * (rank + 2)
+    if rank > MOST_DIMENSIONS:
+        raise ValueError(f"an array of {rank} dimensions")
     for axis in range(rank):
         extents[axis] = grid_shape[axis]
     rendered = PyBytes_FromStringAndSize(NULL, capacity * count)

@@ -64,7 +64,7 @@ class Conversion:
         storage_options: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
         **writing: Unpack[WriteOptions],
-    ) -> None:
+    ) -> tuple[Problem, ...]:
         """Write the references to a path or fsspec URL, whole or not at all.
 
         Parameters
@@ -78,18 +78,28 @@ class Conversion:
         **writing
             As of `h5zarr.references.formats.WriteOptions`.
 
+        Returns
+        -------
+        tuple of Problem
+            Everything that could not be expressed; it is more than `problems` where the format cannot
+            express what others can.
+
         Raises
         ------
         OutputError
             It cannot be written.
         """
+        to = formats.target(out, writing)
+        options = {**self.hierarchy.options, **shaping_options(writing)}
+        hierarchy = formats.expressible(replace(self.hierarchy, options=options), to)
         formats.write(
-            self.hierarchy,
-            formats.target(out, writing),
+            hierarchy,
+            to,
             version=version("h5zarr"),
             source_options=storage_options,
             progress=progress,
         )
+        return hierarchy.problems
 
 
 def convert(

@@ -25,7 +25,9 @@ def provenance_if_current(
     storage_options: Mapping[str, Any] | None = None,
     output_options: Mapping[str, Any] | None = None,
 ) -> Provenance | None:
-    """Return where references come from, if that is certainly where new ones would come from.
+    """Return where references come from, if new ones would come from the same file, unchanged.
+
+    Other files that it names, such as sources of virtual datasets, are not looked at.
 
     Parameters
     ----------

@@ -69,7 +69,7 @@ def scan(
         Scan in a process of its own, for files that are not trusted: what crashes libhdf5 there is
         an error here. ``source`` has to be a path or URL, and there is no progress.
     timeout
-        Longest time that an isolated scan may take (seconds).
+        Longest time that the scan may take (seconds), which is isolated then.
     progress
         Called with the number of objects done and their total.
 
@@ -82,7 +82,7 @@ def scan(
     GroupNotFoundError
         ``group`` is not in the file.
     """
-    if isolate:
+    if isolate or timeout is not None:
         options = {
             "storage_options": storage_options,
             "public_url": public_url,

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import h5py
 import icechunk
 import numpy as np
@@ -185,3 +186,61 @@ def test_version_that_is_not_there(repository: str) -> None:
 def test_version_is_not_written(repository: str, source: Path) -> None:
     with pytest.raises(OutputError, match=r"@trial: write to .*/x\.icechunk, with branch trial"):
         convert(source, f"{repository}@trial")
+
+
+# Options and outputs that cannot be meant ------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"zarr_format": 2}, "zarr_format is 2; choose one of '3', '2', 'both'"),
+        ({"zarr_format": "4"}, "zarr_format is '4'"),
+        ({"format": "foo"}, "format is 'foo'; choose one of 'json'"),
+        ({"shard_bytes": -5, "format": "zarr"}, "shard_bytes is -5; it has to be positive"),
+        ({"record_size": 0, "format": "parquet"}, "record_size is 0; it has to be positive"),
+    ],
+    ids=str,
+)
+def test_options_that_do_not_exist_are_refused(
+    options: dict[str, Any], words: str, source: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(OutputError, match=words):
+        convert(source, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_source_is_not_written_over(source: Path, tmp_path: Path) -> None:
+    content = source.read_bytes()
+    (tmp_path / "link.h5").symlink_to(source)
+    conversion = convert(source, tmp_path / "x.json")
+    for out in (source, tmp_path / "link.h5", source.as_uri()):
+        with pytest.raises(OutputError, match="a file that the references point into"):
+            conversion.write(out)
+        with pytest.raises(OutputError, match="a file that the references point into"):
+            convert(tmp_path / "x.json", out, format="json")
+    assert source.read_bytes() == content
+
+
+def test_a_remote_source_is_not_written_over(source: Path) -> None:
+    files = fsspec.filesystem("memory")
+    files.pipe_file("/over/x.h5", source.read_bytes())
+    with pytest.raises(OutputError, match="a file that the references point into"):
+        convert("memory://over/x.h5", "memory://over/x.h5")
+    assert files.cat_file("/over/x.h5") == source.read_bytes()
+
+
+def test_write_tells_what_only_this_format_cannot_express(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["x"] = np.arange(1000)
+        file["x"].attrs["v"] = np.nan
+    conversion = convert(tmp_path / "x.h5")
+    assert conversion.write(tmp_path / "x.json") == conversion.problems == ()
+    (problem,) = conversion.write(tmp_path / "x.icechunk")
+    assert (problem.path, problem.attribute) == ("/x", "v")
+
+
+def test_write_keeps_its_options(source: Path, tmp_path: Path) -> None:
+    convert(source).write(tmp_path / "x.json", zarr_format="2")
+    told = formats.read_provenance(str(tmp_path / "x.json"))
+    assert told.options == {"zarr_format": "2"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -264,3 +265,10 @@ def test_inspect_and_validate_write_pages(tmp_path: Path) -> None:
     assert "They have all of what was asked for" in Outline(referenced.stdout).text
     assert validated.exit_code == 0
     assert "Validation of climate.json" in Outline(validated.stdout).text
+
+
+def test_page_and_json_together(tmp_path: Path) -> None:
+    page = tmp_path / "file.html"
+    done = CliRunner().invoke(main, ["inspect", str(FIXTURES / "climate.nc"), "--html", str(page), "--json"])
+    assert json.loads(done.stdout)["datasets"]
+    assert page.read_text().startswith("<!")

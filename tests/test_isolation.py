@@ -56,4 +56,4 @@ def test_a_hang_is_an_error(seed: str, tmp_path: Path) -> None:
     path = tmp_path / fixture
     path.write_bytes(damaged)
     with pytest.raises(DamagedFileError, match="longer than 3"):
-        convert(path, isolate=True, timeout=3)
+        convert(path, timeout=3)

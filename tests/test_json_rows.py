@@ -115,6 +115,25 @@ def test_a_damaged_document_is_as_the_parser_sees_it(at: int, character: str, in
     assert whole(parse(text)) == expected
 
 
+@pytest.mark.parametrize("rank", [33, 64, 65])
+def test_many_dimensions(rank: int) -> None:
+    """An array datatype adds its dimensions to those of the dataset; NumPy has 64 at most."""
+    members = [("deep/zarr.json", array([1] * rank)), ("deep/c" + "/0" * rank, ["u", 1, 2])]
+    if rank > 64:
+        with pytest.raises(ReferencesError, match="65 dimensions"):
+            kerchunk_json.load(manifest_text(members))
+        return
+    hierarchy = kerchunk_json.load(manifest_text(members))
+    text = b"".join(kerchunk_json.render(hierarchy, version="0"))
+    assert f'"deep/c{"/0" * rank}":["u",1,2]'.encode() in text
+
+
+def test_an_array_at_the_root_is_refused() -> None:
+    text = with_refs(f'"zarr.json":{json.dumps(array([3]))},"c/0":["u",1,2]')
+    with pytest.raises(ReferencesError, match="one array at the root"):
+        kerchunk_json.load(text)
+
+
 # As manifests ----------------------------------------------------------------------------
 
 
@@ -174,7 +193,7 @@ MANIFESTS: dict[str, list[tuple[str, Any]]] = {
     ],
     "numbers that no row has": [("x/c/0/0", ["u", 10**18, 1]), ("x/c/0/1", ["v", 5, 1])],
     "a scalar": [("scalar/c", ["u", 5, 6])],
-    "other keys": [("readme/of/it", ["u", 5, 6]), ("x2/c/1", ["v", 1, 1]), ("x3", "text")],
+    "other texts": [("readme/of/it", "text"), ("x2/c/1", ["v", 1, 1]), ("x3", "text")],
 }
 
 
@@ -201,6 +220,9 @@ BAD_MANIFESTS: dict[str, list[tuple[str, Any]]] = {
     "nothing": [("x/c/1/", ["u", 1, 2])],
     "another separator": [("x/c/1.1", ["u", 1, 2])],
     "no chunk": [("x/d/1/1", ["u", 1, 2])],
+    "of no array": [("y/c/0", ["u", 1, 2])],
+    "metadata in a file": [("x3/zarr.json", ["u", 1, 2])],
+    "an array of Zarr v2 alone": [("y/.zarray", "{}"), ("x2/c/1", ["u", 1, 2])],
     "a cell of a scalar": [("scalar/c/0", ["u", 1, 2])],
     "twice": [("x2/c/1", ["u", 1, 2]), ("x2/c/2", ["u", 1, 2]), ("x2/c/1", ["u", 1, 2])],
     "twice, inline": [("x2/c/1", ["u", 1, 2]), ("x2/c/1", "text")],

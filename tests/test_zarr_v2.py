@@ -571,3 +571,13 @@ def test_a_rectilinear_grid_loads() -> None:
     (node,) = loaded.arrays()
     assert node.manifest.grid_shape == (3, 2)
     assert node.manifest.grid_position.tolist() == [5]
+
+
+def test_fill_value_attribute_of_a_compound_is_not_lost() -> None:
+    """References of others may have one; Zarr v2's metadata have no place for it that xarray reads."""
+    data_type = named("structured", fields=[["a", "uint8"], ["b", "uint8"]])
+    document = refs_of({}, data_type=data_type, fill_value="AAA=", attributes={"_FillValue": "AAE="})
+    hierarchy = with_zarr_v2(kerchunk_json.from_references(document), "2")
+    (problem,) = hierarchy.problems
+    assert problem.path == "/x"
+    assert problem.found.startswith("an attribute _FillValue of a compound")

@@ -46,8 +46,8 @@ def inspect_verb(source: str, as_json: bool, html: str | None, quiet: bool, **op
         inspection = inspect(source, progress=progress, **options)
     if html is not None:
         write_html(html, inspection)
-    elif as_json:
+    if as_json:
         print_json(inspection.to_json())
-    else:
+    elif html is None:
         print_outline(inspection.outline())
     return EXIT_INCOMPLETE if inspection.problems else EXIT_DONE

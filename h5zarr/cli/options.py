@@ -99,7 +99,7 @@ scanning = decorate(
         "--timeout",
         type=click.FloatRange(min=0, min_open=True),
         metavar="SECONDS",
-        help="With --isolate: longest time that the scan may take.",
+        help="Longest time that the scan may take, which is isolated then.",
     ),
     storage_option,
 )

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 import fsspec
 from fsspec.core import split_protocol, url_to_fs
@@ -21,7 +21,9 @@ from h5zarr.prefetch.redact import describe, redact
 from h5zarr.references import kerchunk_json, provenance
 from h5zarr.references.keys import ZarrFormat
 from h5zarr.references.provenance import Provenance
+from h5zarr.references.source_check import known_sources
 from h5zarr.references.zarr_v2 import with_zarr_v2
+from h5zarr.source import local_path
 
 # pyarrow and icechunk need not be installed for the other formats, and take long to import:
 # the modules that use them are imported when they are needed.
@@ -127,9 +129,10 @@ def target(url: str | os.PathLike[str], options: WriteOptions) -> Target:
     Raises
     ------
     OutputError
-        An option was given that the format has no use for.
+        An option was given that the format has no use for, or that does not exist.
     """
     name = stringify_path(url)
+    _check_options(redact(name), options)
     repository, version = repository_version(name)
     if version is not None:
         raise OutputError(f"{redact(name)}: write to {redact(repository)}, with branch {version}")
@@ -145,6 +148,36 @@ def target(url: str | os.PathLike[str], options: WriteOptions) -> Target:
     return Target(
         url=name, format=chosen, storage_options=dict(options.get("output_options") or {}), options=given
     )
+
+
+def _check_options(name: str, options: WriteOptions) -> None:
+    """Refuse what types would tell: 2 for ``"2"`` would write something else."""
+    known: Mapping[str, tuple[Any, ...]] = {
+        "format": (None, *_OPTIONS_OF),
+        "zarr_format": get_args(ZarrFormat),
+    }
+    for option, values in known.items():
+        if option in options and options[option] not in values:  # type: ignore[literal-required]
+            told = ", ".join(repr(value) for value in values if value is not None)
+            raise OutputError(f"{name}: {option} is {options[option]!r}; choose one of {told}")  # type: ignore[literal-required]
+    for option in ("shard_bytes", "record_size"):
+        if (given := options.get(option)) is not None and given < 1:  # type: ignore[operator]
+            raise OutputError(f"{name}: {option} is {given}; it has to be positive")
+
+
+def _refuse_sources(hierarchy: Hierarchy, to: Target) -> None:
+    """Refuse to write over a file that references point into, also through another name of it."""
+    urls = {url for array in hierarchy.arrays() for url in array.manifest.locations}
+    urls |= known_sources(hierarchy).keys()
+    written = local_path(to.url)
+    is_file = written is not None and written.is_file()
+    for url in urls:
+        read = local_path(url)
+        is_same = is_file and read is not None and read.is_file() and read.samefile(written)  # type: ignore[arg-type]
+        if url == to.url or is_same:
+            raise OutputError(
+                f"{redact(to.url)}: is a file that the references point into; choose another name for them"
+            )
 
 
 def expressible(hierarchy: Hierarchy, to: Target) -> Hierarchy:
@@ -205,6 +238,7 @@ def write(
     SourceError
         The HDF5 file, of which a Zarr store gets a copy, cannot be read.
     """
+    _refuse_sources(hierarchy, to)
     options = {"version": version, "storage_options": to.storage_options, **to.options}
     match to.format:
         case "json":

@@ -76,6 +76,8 @@ def _sort_out(chunks: Mapping[str, JSON], arrays: Mapping[str, _Array]) -> None:
     start = 0
     while start < len(names):
         array, end = _owner(names[start], arrays), start + 1
+        if array is None and not isinstance(values[start], str | bytes):
+            raise _no_array(names[start])
         if array is not None:
             end = _run_end(names, end, array.prefix)
             array.names.extend(names[start:end])
@@ -87,7 +89,16 @@ def _sort_out_rows(rows: ReferenceRows, arrays: Mapping[str, _Array]) -> None:
     start = 0
     while start < len(rows):
         array = _owner(rows.key(start), arrays)
-        start += 1 if array is None else array.take_run(rows, start)
+        if array is None:
+            raise _no_array(rows.key(start))
+        start += array.take_run(rows, start)
+
+
+def _no_array(key: str) -> ReferencesError:
+    return ReferencesError(
+        f"{key}: refers to bytes of a file, but there is no zarr.json of an array above it; make the"
+        " references anew"
+    )
 
 
 def _owner(key: str, arrays: Mapping[str, _Array]) -> _Array | None:

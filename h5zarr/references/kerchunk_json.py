@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from operator import methodcaller
 
 import numpy as np
@@ -30,6 +30,7 @@ from h5zarr.references.provenance import Provenance
 from h5zarr.references.zarr_v2 import consolidated, v2_documents, with_zarr_v2
 
 _ROWS_PER_BLOCK = 65536
+_V2_ARRAY_KEY = ".zarray"
 _BASE64 = "base64:"
 _SLASH, _DOT, _NEWLINE = b"/.\n"
 
@@ -221,6 +222,9 @@ def _hierarchy(document: ReferenceDocument, origin: Provenance) -> Hierarchy:
             "the references have no zarr.json: they are not Zarr v3. Make them anew of the HDF5 file,"
             " with Zarr format 3 or both"
         )
+    if metadata["/"]["node_type"] == "array":
+        raise ReferencesError("the references are of one array at the root; h5zarr reads those of groups")
+    _check_that_all_are_v3(documents, metadata)
     arrays = {path: own for path, own in metadata.items() if own["node_type"] == "array"}
     nodes = array_nodes(arrays, chunks, document)
     return Hierarchy(
@@ -231,6 +235,13 @@ def _hierarchy(document: ReferenceDocument, origin: Provenance) -> Hierarchy:
         parts=origin.parts,
         options=origin.options,
     )
+
+
+def _check_that_all_are_v3(documents: Iterable[str], metadata: Mapping[str, JSON]) -> None:
+    for key in documents:
+        path, _, name = f"/{key}".rpartition("/")
+        if name == _V2_ARRAY_KEY and (path or "/") not in metadata:
+            raise ReferencesError(f"{path or '/'}: an array that has no zarr.json, unlike others")
 
 
 def _metadata_keys(refs: Mapping[str, JSON]) -> list[str]:

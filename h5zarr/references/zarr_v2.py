@@ -262,6 +262,8 @@ class _Fill:
 
 def _fill(metadata: Mapping[str, JSON], dtype: JSON, is_complete: bool) -> _Fill:
     absent = metadata["fill_value"]
+    if isinstance(dtype, list) and "_FillValue" in metadata.get("attributes", {}):
+        raise UntranslatableError("an attribute _FillValue of a compound", _READ_AS_V3)
     if isinstance(dtype, list):  # zarr-python 3.1 has no zeros for some of them, and xarray masks none
         return _Fill(fill_value=None if is_complete else absent, attributes={})
     zeros_serve = is_complete or _reads_as_null(absent, np.dtype(dtype))
