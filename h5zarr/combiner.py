@@ -12,7 +12,7 @@ import numpy as np
 
 from h5zarr.combining.arrays import Combiner, Compat, Rules
 from h5zarr.combining.coordinates import read_coordinates
-from h5zarr.combining.expand import expand
+from h5zarr.combining.expand import check_patterns, expand
 from h5zarr.combining.inputs import Input, Loading, load_tiles
 from h5zarr.combining.places import Arrangement, Order, arrange
 from h5zarr.combining.reader import Reader
@@ -26,7 +26,7 @@ from h5zarr.model import JSON, ArrayNode, GroupNode, Hierarchy, Part, Selection,
 from h5zarr.prefetch import redact
 from h5zarr.references import formats
 from h5zarr.references.formats import WriteOptions
-from h5zarr.references.source_check import known_sources
+from h5zarr.references.source_check import by_url, known_sources
 from h5zarr.scanner import Progress
 
 INLINE_LIMIT_BYTES = 2**20
@@ -39,7 +39,7 @@ def combine(
     concat: str | Sequence[str] = (),
     new_dim: str | None = None,
     values: Sequence[Any] | None = None,
-    data_vars: Sequence[str] | None = None,
+    data_vars: str | Sequence[str] | None = None,
     order: Order | None = None,
     compat: Compat = "identical",
     rectilinear: bool = False,
@@ -76,8 +76,8 @@ def combine(
         Values of the coordinate variable of ``new_dim``, one for each input: numbers, texts, dates.
         Without them, a scalar variable of that name becomes its coordinate variable, if there is one.
     data_vars
-        Shell patterns of the absolute paths of arrays that get ``new_dim``; None: all that are no
-        coordinates, as in `xarray.concat`.
+        Shell patterns, one or several, of the absolute paths of arrays that get ``new_dim``; each must
+        match one of any file. None: all that are no coordinates, as in `xarray.concat`.
     order
         How files follow one another: by the values of the coordinate variable (``"coordinate"``), which
         must go on in one direction from file to file, or as they are given (``"given"``). None: by
@@ -121,7 +121,7 @@ def combine(
     ReferencesError
         References cannot be loaded.
     SourceError
-        An HDF5 file cannot be read.
+        An HDF5 file cannot be read; or changed, so that two inputs tell of different files of one URL.
     OutputError
         ``out`` cannot be written.
     """
@@ -130,7 +130,7 @@ def combine(
         concat=(concat,) if isinstance(concat, str) else tuple(concat),
         new_dim=new_dim,
         labels=None if values is None else list(values),
-        data_vars=None if data_vars is None else tuple(data_vars),
+        data_vars=_patterns(data_vars),
         order=order,
         rules=Rules(compat=compat, rectilinear=rectilinear, inline_limit=inline_limit),
         storage_options=storage_options,
@@ -183,6 +183,12 @@ class _Job:
         return orders
 
 
+def _patterns(given: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    if given is None:
+        return None
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
 def _check(job: _Job, *, appending: bool) -> None:
     if job.rules.compat not in ("identical", "first", "drop"):
         raise ValueError(f"compat is {job.rules.compat!r}; it is 'identical', 'first' or 'drop'")
@@ -209,6 +215,7 @@ def _combine_new(tiles: Sequence[Tile], job: _Job) -> Hierarchy:
 
 
 def _expanded(tiles: Sequence[Tile], new_dim: str, job: _Job) -> list[Tile]:
+    check_patterns(tiles, job.data_vars or ())
     own: Sequence[ArrayNode | None] = [None] * len(tiles)
     if job.labels is not None:
         if len(job.labels) != len(tiles):
@@ -253,8 +260,8 @@ def _combine(tiles: Sequence[Tile], job: _Job) -> Hierarchy:
 
 
 def _sources(tiles: Sequence[Tile]) -> dict[str, SourceIdentity]:
-    """Return what is known of the files, by URL."""
-    return {url: source for one in tiles for url, source in known_sources(one.hierarchy).items()}
+    """Return what is known of the files, by URL; a file may be in several inputs."""
+    return by_url(source for one in tiles for source in known_sources(one.hierarchy).values())
 
 
 def _all_nodes(tiles: Sequence[Tile]) -> dict[str, GroupNode | ArrayNode]:

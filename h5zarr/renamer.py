@@ -32,7 +32,7 @@ def rename(
     renames
         Old and new prefixes of URLs, as of `h5zarr.url_renames.with_new_urls`.
     storage_options
-        Options of the fsspec filesystem of the references.
+        Options of the fsspec filesystem of the references, and of the HDF5 files.
     **writing
         How to write ``out``, as of `h5zarr.references.formats.WriteOptions`.
 
@@ -56,5 +56,5 @@ def rename(
         hierarchy=formats.expressible(hierarchy, to), zarr_format=writing.get("zarr_format", "3")
     )
     if out is not None:
-        conversion.write(out, **writing)
+        conversion.write(out, storage_options=storage_options, **writing)
     return conversion

@@ -15,8 +15,9 @@ from conftest import CODEC_WARNING, open_zarr
 
 from h5zarr.combiner import combine
 from h5zarr.converter import convert
-from h5zarr.errors import CombineError, OutputError, Problem, SourceError
+from h5zarr.errors import CombineError, OutputError, Problem, SourceChangedError, SourceError
 from h5zarr.model import Hierarchy, SourceIdentity
+from h5zarr.references.source_check import by_url
 
 pytestmark = pytest.mark.filterwarnings(CODEC_WARNING)
 
@@ -103,6 +104,16 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
         ["missing_value of /v", "3 and 4"],
     ),
     "_FillValue": (ONE | {"fill_value": 5}, OTHER | {"fill_value": 6}, ["fill_value of /v", "5 and 6"]),
+    "_FillValue that is a negative zero": (
+        ONE | {"fill_value": 0.0, "datatype": "f4"},
+        OTHER | {"fill_value": -0.0, "datatype": "f4"},
+        ["fill_value of /v", "0.0 and -0.0"],
+    ),
+    "missing_value that is text": (
+        ONE | {"change": attribute("v", "missing_value", "n/\u00e9")},
+        OTHER | {"change": attribute("v", "missing_value", "none")},
+        ["missing_value of /v"],
+    ),
     "_FillValue of floats": (
         ONE | {"fill_value": 5.5, "datatype": "f4"},
         OTHER | {"fill_value": np.nan, "datatype": "f4"},
@@ -513,6 +524,50 @@ def test_new_dimension_of_chosen_arrays(tmp_path: Path) -> None:
     combined = combine(paths, new_dim="run", data_vars=["/v"]).hierarchy
     names = {array.path: array.metadata["dimension_names"] for array in combined.arrays()}
     assert names == {"/time": ["time"], "/v": ["run", "time", "x"], "/area": ["x"], "/small": []}
+
+
+def test_one_pattern_of_arrays(tmp_path: Path) -> None:
+    paths = [make(tmp_path / f"{number}.nc", 0) for number in range(2)]
+    combined = combine(paths, new_dim="run", data_vars="/[vs]*").hierarchy
+    ranks = {array.path: len(array.metadata["shape"]) for array in combined.arrays()}
+    assert ranks == {"/time": 1, "/v": 3, "/area": 1, "/small": 1}
+
+
+@pytest.mark.parametrize("data_vars", ["v", ["/v", "/aera"]])
+def test_pattern_of_no_array(data_vars: Any, tmp_path: Path) -> None:
+    paths = [make(tmp_path / f"{number}.nc", 0) for number in range(2)]
+    with pytest.raises(CombineError, match=r"0\.nc and .*matches '(v|/aera)'.*/area, /small, /time, /v"):
+        combine(paths, new_dim="run", data_vars=data_vars, compat="first")
+
+
+def test_pattern_of_an_array_that_one_file_has(tmp_path: Path) -> None:
+    paths = [make(tmp_path / "0.nc", 0), make(tmp_path / "1.nc", 0, change=added("w"))]
+    combined = combine(paths, new_dim="run", data_vars=["/v", "/w"], compat="drop").hierarchy
+    assert "/w" not in combined.nodes
+
+
+def contradicting(tmp_path: Path, **other: Any) -> list[Hierarchy]:
+    """Return two times of one file, with identities that tell otherwise."""
+    hierarchies = [convert(make(tmp_path / "0.nc", start)).hierarchy for start in (0, 4)]
+    told = SourceIdentity(url="s3://a/0.nc", byte_length=9, etag="old")
+    return [replace(hierarchies[0], source=told), replace(hierarchies[1], source=replace(told, **other))]
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+@pytest.mark.parametrize("other", [{"byte_length": 10}, {"etag": "new"}], ids=["length", "tag"])
+def test_file_that_changed_between_scans(other: dict[str, Any], turn: int, tmp_path: Path) -> None:
+    with pytest.raises(SourceChangedError, match=r"s3://a/0\.nc: .* was .* and is .*; convert it again"):
+        combine(contradicting(tmp_path, **other)[::turn], concat="time")
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_the_most_complete_identity_counts(turn: int) -> None:
+    url = "https://h/x.h5"
+    told = [
+        SourceIdentity(url=url, modified=5.0),
+        SourceIdentity(url=url, byte_length=3, etag="e", modified=7.0),
+    ]
+    assert by_url(told[::turn]) == {url: told[1]}
 
 
 def test_runs_of_several_files(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import netCDF4
 import numpy as np
 import pytest
 import zarr
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from zarr.core.metadata import v3
 
 from h5zarr.combiner import combine
+from h5zarr.combining.time import fill_numbers
 from h5zarr.converter import convert
 from h5zarr.errors import CombineError, SourceChangedError, SourceError, SourceNotFoundError
 from h5zarr.model import ArrayNode
@@ -251,6 +253,84 @@ def files(draw: st.DrawFn) -> dict[str, Any]:
         compression = draw(st.sampled_from([None, "gzip", "lzf"])) if is_chunked else None
         stored.append((own, how | {"compression": compression}, draw(st.floats(0, 1))))
     return {"axis": axis, "files": stored}
+
+
+def dated(path: Path, origin: str, group: str = "/", bounds: Any = "time_bnds", **attributes: Any) -> Path:
+    """Write times, their bounds in the root without units, and another variable of times."""
+    with netCDF4.Dataset(path, "w") as file:
+        file.createDimension("time", 3)
+        file.createDimension("nv", 2)
+        time = file.createVariable(f"{group}/time", "f8", ("time",))
+        time.units = f"days since {origin}"
+        if bounds is not None:
+            time.bounds = bounds
+        time[:] = np.arange(3)
+        file.createVariable("time_bnds", "f8", ("time", "nv"))[:] = np.stack(
+            [np.arange(3), np.arange(1, 4)], 1
+        )
+        observed = file.createVariable("observed", "f8", ("time",))
+        observed.setncatts({"units": f"days since {origin}", **attributes})
+        observed[:] = [5, -999, -9999]
+    return path
+
+
+def two_months(tmp_path: Path, **how: Any) -> list[Path]:
+    months = ("2000-01-01", "2000-02-01")
+    return [dated(tmp_path / f"{number}.nc", month, **how) for number, month in enumerate(months)]
+
+
+@pytest.mark.parametrize(
+    ("group", "bounds"),
+    [("/", "/time_bnds"), ("/g", "/time_bnds"), ("/g", "time_bnds"), ("/g/h", "time_bnds")],
+)
+def test_bounds_anywhere_follow_their_times(group: str, bounds: str, tmp_path: Path) -> None:
+    combined = combine(two_months(tmp_path, group=group, bounds=bounds), concat="time")
+    found = open_zarr(combined.references())["time_bnds"][:, 0]
+    assert found.tolist() == [0, 1, 2, 31, 32, 33]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_bounds_that_one_file_does_not_name(which: int, tmp_path: Path) -> None:
+    bounds = [None, "time_bnds"]
+    paths = [
+        dated(tmp_path / "0.nc", "2000-01-01", bounds=bounds[which]),
+        dated(tmp_path / "1.nc", "2000-02-01", bounds=bounds[1 - which]),
+    ]
+    with pytest.raises(CombineError, match=r"0\.nc and .*1\.nc differ in .* of /time_bnds: .*nothing"):
+        combine(paths, concat="time")
+
+
+@pytest.mark.parametrize(
+    ("missing", "expected"),
+    [
+        (-999.0, [36, -999, -9968]),
+        (np.array([-999.0, -9999.0]), [36, -999, -9999]),
+    ],
+    ids=["one", "several"],
+)
+def test_numbers_that_stand_for_no_time_stay(missing: Any, expected: list[float], tmp_path: Path) -> None:
+    combined = combine(two_months(tmp_path, missing_value=missing), concat="time")
+    assert open_zarr(combined.references())["observed"][3:].tolist() == expected
+
+
+def test_text_stands_for_no_number(tmp_path: Path) -> None:
+    path = dated(tmp_path / "0.nc", "2000-01-01", missing_value="n/\u00e9")
+    array = convert(path).hierarchy.nodes["/observed"]
+    assert isinstance(array, ArrayNode)
+    assert fill_numbers(array).tolist() == []
+
+
+def test_absent_chunks_of_negative_zeros(tmp_path: Path) -> None:
+    """What is not stored is the fill value: no stored byte tells 0.0 from -0.0."""
+    paths = [tmp_path / "0.h5", tmp_path / "1.h5"]
+    for path, fill in zip(paths, (0.0, -0.0), strict=True):
+        with h5py.File(path, "w") as file:
+            file["time"] = [float(path.stem)]
+            file["time"].make_scale("time")
+            file.create_dataset("v", (4,), "f8", chunks=(4,), fillvalue=fill)
+            file.create_dataset("w", (1,), "f8").dims[0].attach_scale(file["time"])
+    with pytest.raises(CombineError, match="differ in values of /v"):
+        combine(paths, concat="time")
 
 
 @settings(deadline=None, max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import fsspec
 import h5py
 import numpy as np
 import pytest
+import zarr
 from conftest import CODEC_WARNING, open_zarr
+from fsspec.implementations.memory import MemoryFileSystem
 from test_metadata import same
 from test_parquet import bytes_array, hierarchy_of
 
@@ -17,6 +20,7 @@ from h5zarr.converter import convert
 from h5zarr.errors import ReferencesError
 from h5zarr.model import Hierarchy, Part, Selection, SourceIdentity
 from h5zarr.references import kerchunk_json
+from h5zarr.renamer import rename
 from h5zarr.url_renames import with_new_urls
 
 
@@ -132,3 +136,47 @@ def test_moved_data_are_read(tmp_path: Path) -> None:
     renamed = with_new_urls(hierarchy, {str(tmp_path / "old"): str(tmp_path / "new")})
     references = kerchunk_json.references(renamed, version="0")
     np.testing.assert_array_equal(open_zarr(references)["x"][...], values)
+
+
+class Guarded(MemoryFileSystem):  # type: ignore[misc] # fsspec has no types
+    """A filesystem that gives files to those who have a token."""
+
+    protocol = "guarded"
+    cachable = False
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+
+    def __init__(self, token: str | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.token = token
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return str(MemoryFileSystem._strip_protocol(path.replace("guarded://", "memory://")))
+
+    def _open(self, *args: Any, **options: Any) -> Any:
+        self._ask()
+        return super()._open(*args, **options)
+
+    def cat_file(self, *args: Any, **options: Any) -> Any:
+        self._ask()
+        return super().cat_file(*args, **options)
+
+    def _ask(self) -> None:
+        if self.token is None:
+            raise PermissionError("no token")
+
+
+@pytest.mark.filterwarnings(CODEC_WARNING)
+def test_moved_data_are_copied_with_the_options_of_their_filesystem(tmp_path: Path) -> None:
+    fsspec.register_implementation("guarded", Guarded, clobber=True)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["x"] = np.arange(5000)
+    for folder in ("old", "new"):
+        Guarded(token="t").pipe_file(f"/{folder}/x.h5", (tmp_path / "x.h5").read_bytes())
+    options = {"token": "t"}
+    convert("guarded://old/x.h5", tmp_path / "x.json", storage_options=options)
+    renames = {"guarded://old": "guarded://new"}
+    rename(tmp_path / "x.json", tmp_path / "x.zarr", renames=renames, storage_options=options)
+    root = zarr.open_group(tmp_path / "x.zarr", mode="r")
+    np.testing.assert_array_equal(root["x"][...], np.arange(5000))

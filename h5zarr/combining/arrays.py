@@ -164,6 +164,7 @@ class Combiner:
         units = [time_units_of(piece) for piece in joint.pieces]
         are_times = None not in units
         check_meaning(joint.pieces, times_differ=are_times)
+        _check_are_times(joint, units)
         _check_extents(joint)
         values = _ValueSize.of(joint)
         may_inline = values.is_text or values.byte_length <= self.rules.inline_limit
@@ -232,6 +233,21 @@ class _ValueSize:
             is_text=item is None,
             all_inline=all(manifest.inline and not len(manifest.grid_position) for manifest in manifests),
         )
+
+
+def _check_are_times(joint: Joint, units: Sequence[TimeUnits | None]) -> None:
+    """Check that bounds count times in all files or in none: else they could not follow their coordinate.
+
+    Only bounds can differ in that, which have units from the coordinate variable that names them.
+    """
+    first, own = joint.pieces[0], units[0]
+    for other, found in zip(joint.pieces, units, strict=True):
+        if (found is None) != (own is None):
+            texts = [str(found or "nothing") for found in (own, found)]
+            raise CombineError(
+                f"{first.tile.name} and {other.tile.name} differ in the units of time of {joint.path}: "
+                f"{texts[0]} and {texts[1]}; name it as bounds in both, or exclude it"
+            )
 
 
 def _check_extents(joint: Joint) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from h5zarr.combining.reader import Reader
-from h5zarr.combining.rules import metadata_difference, same_json
+from h5zarr.combining.rules import metadata_difference, same_entry
 from h5zarr.combining.tiles import Piece
 from h5zarr.combining.values import read_values, same_values
 from h5zarr.errors import CombineError
@@ -63,7 +63,7 @@ def _have_same_references(first: ArrayNode, other: ArrayNode) -> bool:
 
 def _are_stored_alike(first: ArrayNode, other: ArrayNode) -> bool:
     """Return whether the same stored bytes are the same values."""
-    return all(same_json(first.metadata[key], other.metadata[key]) for key in _STORAGE)
+    return all(same_entry(key, first.metadata[key], other.metadata[key]) for key in _STORAGE)
 
 
 def _is_same_manifest(first: Manifest, other: Manifest) -> bool:

@@ -9,7 +9,7 @@ import fnmatch
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from h5zarr.combining.tiles import Tile, names_of, path_in, tile, upwards
+from h5zarr.combining.tiles import Tile, find_path, names_of, path_in, tile
 from h5zarr.dimensions import leaf, parent
 from h5zarr.dtype_json import SEQUENCE_TYPE
 from h5zarr.errors import CombineError
@@ -18,6 +18,10 @@ from h5zarr.rectilinear import AxisGrid, axis_grids, chunk_grid
 
 SERIALIZERS = ("bytes", "vlen-utf8", "vlen-bytes", SEQUENCE_TYPE)
 """Codecs that make bytes of an array element by element, whatever its shape."""
+
+
+_MOST_SHOWN = 10
+"""How many arrays an error names."""
 
 
 def is_elementwise(metadata: Mapping[str, JSON]) -> bool:
@@ -62,6 +66,24 @@ def expand(original: Tile, name: str, *, data_vars: Sequence[str] | None, label:
     return tile(original.name, replace(original.hierarchy, nodes=nodes))
 
 
+def check_patterns(originals: Sequence[Tile], data_vars: Sequence[str]) -> None:
+    """Check that each pattern matches an array of a file: one that is misspelt would be ignored.
+
+    Raises
+    ------
+    CombineError
+        One matches none.
+    """
+    paths = {array.path for original in originals for array in original.hierarchy.arrays()}
+    for pattern in data_vars:
+        if not any(fnmatch.fnmatchcase(path, pattern) for path in paths):
+            known = ", ".join(sorted(paths)[:_MOST_SHOWN]) or "none"
+            raise CombineError(
+                f"{originals[0].name} and all other inputs have no array whose path matches {pattern!r} "
+                f"(data_vars); correct it: arrays are {known}"
+            )
+
+
 def _check_name(original: Tile, name: str, label: ArrayNode | None) -> None:
     if any(name in names_of(array) for array in original.hierarchy.arrays()):
         raise CombineError(f"{original.name}: has the dimension {name} already; join along it (concat)")
@@ -93,14 +115,9 @@ def _coordinates(original: Tile) -> frozenset[str]:
         listed = node.metadata["attributes"].get("coordinates")
         group = parent(node.path) if isinstance(node, ArrayNode) else node.path
         if isinstance(listed, str):
-            found |= {path for name in listed.split() if (path := _find(original, group, name)) is not None}
+            paths = (find_path(original.hierarchy.nodes, group, name) for name in listed.split())
+            found |= {path for path in paths if path is not None}
     return frozenset(found)
-
-
-def _find(original: Tile, group: str, name: str) -> str | None:
-    """Return the path of a name in a group, or the nearest group around it."""
-    paths = (path_in(above, name) for above in upwards(group))
-    return next((path for path in paths if path in original.hierarchy.nodes), None)
 
 
 def _expanded(original: Tile, array: ArrayNode, name: str) -> ArrayNode:

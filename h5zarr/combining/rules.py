@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
+import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -77,6 +77,21 @@ def same_json(first: JSON, other: JSON) -> bool:
     return bool(first == other) or _canonical(first) == _canonical(other)
 
 
+def same_entry(key: str, first: JSON, other: JSON) -> bool:
+    """Return whether two metadata documents say the same under a key.
+
+    Fill values are the values of chunks that are not stored, of which -0.0 and 0.0 are two.
+    """
+    return same_json(first, other) and (key != "fill_value" or _signs(first) == _signs(other))
+
+
+def _signs(value: JSON) -> JSON:
+    """Return whether a number, or each of those of a list, is a negative zero."""
+    if isinstance(value, list):
+        return [_signs(one) for one in value]
+    return isinstance(value, float) and value == 0 and math.copysign(1, value) < 0
+
+
 def shown(value: JSON) -> str:
     """Return JSON as text for messages."""
     return "nothing" if value is _MISSING else json.dumps(value, ensure_ascii=False)
@@ -118,11 +133,11 @@ def _difference_of(
     keys: Sequence[str],
     data_type: Any = None,
 ) -> str | None:
-    if first == other:
+    if first == other and same_entry("fill_value", first.get("fill_value"), other.get("fill_value")):
         return None
     for key in keys:
         one, another = first.get(key, _MISSING), other.get(key, _MISSING)
-        if one != another and not same_json(one, another):
+        if not same_entry(key, one, another):
             texts = [_shown_attribute(key, value, data_type) for value in (one, another)]
             return f"{key} of {path}: {texts[0]} and {texts[1]}"
     return None
@@ -133,6 +148,6 @@ def _shown_attribute(name: str, value: JSON, data_type: Any) -> str:
     if name == "_FillValue" and isinstance(value, str) and str(data_type).startswith("float"):
         try:
             return str(struct.unpack("<d", base64.b64decode(value, validate=True))[0])
-        except (binascii.Error, struct.error):
+        except (ValueError, struct.error):
             return shown(value)
     return shown(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 
 from h5zarr.dimensions import leaf, parent
@@ -82,6 +82,23 @@ def path_in(group: str, name: str) -> str:
     return f"{group.rstrip('/')}/{name}"
 
 
+def find_path(paths: Container[str], group: str, name: str) -> str | None:
+    """Return what a name in a group means, None where nothing has it (CF conventions 2.7).
+
+    Parameters
+    ----------
+    paths
+        The paths that there are.
+    group
+        Where the name stands.
+    name
+        An absolute path; or one in the group, or in the nearest group around it that has it.
+    """
+    groups = ["/"] if name.startswith("/") else upwards(group)
+    candidates = (path_in(above, name.lstrip("/")) for above in groups)
+    return next((path for path in candidates if path in paths), None)
+
+
 def names_of(array: ArrayNode) -> tuple[str | None, ...]:
     """Return the dimension names of an array, None for those without a name."""
     rank = len(array.metadata["shape"])
@@ -92,10 +109,11 @@ def names_of(array: ArrayNode) -> tuple[str | None, ...]:
 def _bounds(hierarchy: Hierarchy) -> dict[str, ArrayNode]:
     """Return the arrays that have bounds, by the path of the bounds (CF conventions 7.1, 7.4)."""
     return {
-        path_in(parent(array.path), name): array
+        path: array
         for array in hierarchy.arrays()
         for attribute in ("bounds", "climatology")
         if isinstance(name := array.metadata["attributes"].get(attribute), str)
+        and (path := find_path(hierarchy.nodes, parent(array.path), name)) is not None
     }
 
 

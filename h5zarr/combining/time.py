@@ -6,11 +6,10 @@ xarray decodes and encodes them; it is imported only where units differ.
 from __future__ import annotations
 
 import base64
-import binascii
 import contextlib
 import struct
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,14 +64,20 @@ def time_units_of(piece: Piece) -> TimeUnits | None:
 def fill_numbers(array: ArrayNode) -> Values:
     """Return the numbers that stand for no time in an array, from ``_FillValue`` and ``missing_value``."""
     attributes = array.metadata["attributes"]
-    found = [_number(attributes[name]) for name in ("_FillValue", "missing_value") if name in attributes]
+    given = [attributes[name] for name in ("_FillValue", "missing_value") if name in attributes]
+    found = [_number(value) for values in given for value in _each(values)]
     return np.array([number for number in found if number is not None])
+
+
+def _each(value: JSON) -> Sequence[JSON]:
+    """Return the values of an attribute: ``missing_value`` may be several (CF 2.5.1)."""
+    return value if isinstance(value, list) else [value]
 
 
 def _number(value: JSON) -> float | None:
     """Return the number of an attribute; xarray has ``_FillValue`` of floats in base64."""
     if isinstance(value, str):
-        with contextlib.suppress(binascii.Error, struct.error):
+        with contextlib.suppress(ValueError, struct.error):
             return float(struct.unpack("<d", base64.b64decode(value, validate=True))[0])
         return None
     return value if isinstance(value, int | float) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -23,11 +23,53 @@ _ASKED_AT_ONCE = 16
 
 
 def known_sources(hierarchy: Hierarchy) -> dict[str, SourceIdentity]:
-    """Return the files of which a hierarchy tells, by URL."""
+    """Return the files of which a hierarchy tells, by URL.
+
+    Raises
+    ------
+    SourceChangedError
+        As `by_url`.
+    """
     told = [part.source for part in hierarchy.parts]
     if hierarchy.source is not None:
         told.append(hierarchy.source)
-    return {source.url: source for source in told}
+    return by_url(told)
+
+
+def by_url(told: Iterable[SourceIdentity]) -> dict[str, SourceIdentity]:
+    """Return identities of files by URL; of those of one file, the one that tells most.
+
+    Raises
+    ------
+    SourceChangedError
+        Two tell of different files of one URL: references into one of them are wrong, and who only knew
+        the other identity would read them all the same.
+    """
+    known: dict[str, SourceIdentity] = {}
+    for identity in told:
+        url = identity.url
+        other = known.setdefault(url, identity)
+        found = difference(_comparable(url, other), _comparable(url, identity))
+        if found is not None:
+            raise SourceChangedError(
+                f"{redact(url)}: was scanned twice and changed in between: {found}; convert it again"
+            )
+        known[url] = max(other, identity, key=_completeness)
+    return known
+
+
+def _completeness(identity: SourceIdentity) -> int:
+    """Return how many things are known by which a file is told from another one."""
+    return sum(value is not None for value in (identity.byte_length, identity.modified, identity.etag))
+
+
+def _comparable(url: str, scanned: SourceIdentity) -> SourceIdentity:
+    """Return an identity with what is comparable: a file that was scanned here may be public elsewhere.
+
+    It has a time of its own there.
+    """
+    is_elsewhere = split_protocol(url)[0] not in LOCAL and scanned.etag is None
+    return replace(scanned, modified=None) if is_elsewhere else scanned
 
 
 @contextlib.contextmanager
@@ -89,10 +131,7 @@ def check_scanned(url: str, scanned: SourceIdentity, now: SourceIdentity) -> Non
     SourceChangedError
         It is another one.
     """
-    if split_protocol(url)[0] not in LOCAL and scanned.etag is None:
-        # A local file was scanned that is public elsewhere, with a time of its own there.
-        scanned = replace(scanned, modified=None)
-    found = difference(scanned, now)
+    found = difference(_comparable(url, scanned), now)
     if found is not None:
         raise SourceChangedError(
             f"{redact(url)}: is not the file that was scanned: {found}; convert it again"
