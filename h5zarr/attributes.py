@@ -28,8 +28,6 @@ MASK_AFTERWARDS = "read this attribute with h5py, and mask the values after open
 
 _BOOKKEEPING = frozenset(
     {
-        "DIMENSION_LIST",
-        "REFERENCE_LIST",
         "_NCProperties",
         "_Netcdf4Coordinates",
         "_Netcdf4Dimid",

@@ -17,8 +17,6 @@ from h5zarr.model import JSON
 
 _ALWAYS_HIDDEN = frozenset(
     {
-        "DIMENSION_LIST",
-        "REFERENCE_LIST",
         "_NCProperties",
         "_Netcdf4Coordinates",
         "_Netcdf4Dimid",
@@ -26,6 +24,8 @@ _ALWAYS_HIDDEN = frozenset(
     }
 )
 _HIDDEN_OF_SCALES = _ALWAYS_HIDDEN | {"CLASS", "NAME"}
+# Names that users may give to attributes of their own: only the datatype tells.
+_OF_DIMENSION_SCALES = frozenset({"DIMENSION_LIST", "REFERENCE_LIST"})
 _PLACEHOLDER = b"This is a netCDF dimension but not a netCDF variable"
 _ADDED = frozenset({"flag_values", "flag_meanings"})
 _ADDED_PREFIXES = ("h5zarr", "hdf5_")
@@ -98,8 +98,9 @@ def attribute_differences(
     zarr_format
         2 has conventions of its own for dimension names and ``_FillValue``.
     """
-    hidden = _HIDDEN_OF_SCALES if is_scale(node) else _ALWAYS_HIDDEN
     names = _names(node)
+    hidden = _HIDDEN_OF_SCALES if is_scale(node) else _ALWAYS_HIDDEN
+    hidden |= {name for name in _OF_DIMENSION_SCALES & names if _belongs_to_scales(node, name)}
     kind = array_kind if zarr_format == 3 else None
     for name in sorted(names):
         optional = name in hidden or readable(name) in reported or (zarr_format == 2 and name == "_FillValue")
@@ -118,6 +119,35 @@ def _names(node: h5py.Dataset | h5py.Group) -> set[str]:
     opened = (h5py.h5a.open(node.id, index=number) for number in range(h5py.h5a.get_num_attrs(node.id)))
     names = (attribute.name for attribute in opened)
     return {name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else name for name in names}
+
+
+def _belongs_to_scales(node: h5py.Dataset | h5py.Group, name: str) -> bool:
+    """Return whether an attribute of such a name is the one that the dimension scale API writes."""
+    if not isinstance(node, h5py.Dataset):
+        return False
+    try:
+        attribute = h5py.h5a.open(node.id, name.encode())
+        datatype = attribute.get_type()
+        if attribute.get_space().get_simple_extent_ndims() != 1:
+            return False
+    except _READ_ERRORS:  # then its comparison tells what is wrong
+        return False
+    return _refers(_inner_types(datatype, name))
+
+
+def _inner_types(datatype: h5py.h5t.TypeID, name: str) -> list[h5py.h5t.TypeID]:
+    """Return what such a list consists of: sequences in DIMENSION_LIST, else members of a compound."""
+    if name == "DIMENSION_LIST":
+        return [datatype.get_super()] if datatype.get_class() == h5py.h5t.VLEN else []
+    if datatype.get_class() != h5py.h5t.COMPOUND:
+        return []
+    return [datatype.get_member_type(number) for number in range(datatype.get_nmembers())]
+
+
+def _refers(datatypes: list[h5py.h5t.TypeID]) -> bool:
+    """Return whether one is a reference to an object: HDF5 1.12 has a newer type of those, too."""
+    region = h5py.h5t.STD_REF_DSETREG
+    return any(one.get_class() == h5py.h5t.REFERENCE and not one.equal(region) for one in datatypes)
 
 
 def readable(text: str) -> str:

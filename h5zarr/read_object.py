@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import h5py
-from h5py import h5, h5g, h5p
+from h5py import h5, h5a, h5d, h5g, h5p, h5t
 
 from h5zarr.errors import DamagedFileError, NotHDF5Error, Problem, SourceNotFoundError, UntranslatableError
-from h5zarr.model import Attribute, Dataset, Group, Layout, Shape
+from h5zarr.model import Attribute, Dataset, DatatypeClass, Group, Layout, Shape
 from h5zarr.neighbours import Neighbourhood
 from h5zarr.read_data import InlineBudget, all_elements, has_clean_padding, heap_values, stored_bytes
 from h5zarr.read_storage import OpenDataset, external_files, open_dataset, stored_chunks
@@ -23,8 +23,7 @@ _SAME_FILE = "."
 # libhdf5 takes a source that it cannot open for one that was never written.
 _MISSING = (SourceNotFoundError, NotHDF5Error, DamagedFileError)
 _DIMENSION_LIST = b"DIMENSION_LIST"
-# Back references of dimension scales: as many as there are variables, and DIMENSION_LIST tells the same.
-_SKIPPED_ATTRIBUTES = frozenset({b"REFERENCE_LIST"})
+_REFERENCE_LIST = b"REFERENCE_LIST"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -237,7 +236,7 @@ def _read_attributes(
     scales: tuple[tuple[str, ...], ...] = ()
     order = h5.INDEX_CRT_ORDER if creation_order & h5p.CRT_ORDER_TRACKED else h5.INDEX_NAME
     try:
-        listed = list_attributes(owner, order, _SKIPPED_ATTRIBUTES, reader.types)
+        listed = list_attributes(owner, order, _skipped_attributes(owner), reader.types)
     except READ_ERRORS as error:
         reader.problems.append(_unreadable_attribute(path, b"*", error))
         return (), ()
@@ -247,11 +246,53 @@ def _read_attributes(
         except READ_ERRORS as error:
             reader.problems.append(_unreadable_attribute(path, name, error))
             continue
-        if name == _DIMENSION_LIST and attribute.value is not None:
+        if name == _DIMENSION_LIST and _lists_scales(owner, attribute):
             scales = tuple(tuple(axis) for axis in attribute.value)
         else:
             attributes.append(attribute)
     return tuple(attributes), scales
+
+
+def _lists_scales(owner: Any, attribute: Attribute) -> bool:
+    """Return whether a DIMENSION_LIST is the one of the dimension scale API, not a user's own attribute."""
+    datatype = attribute.datatype
+    return (
+        isinstance(owner, h5d.DatasetID)
+        and attribute.shape is not None
+        and len(attribute.shape) == 1
+        and datatype.datatype_class is DatatypeClass.VLEN
+        and datatype.base is not None
+        and datatype.base.reference_kind == "object"
+    )
+
+
+def _skipped_attributes(owner: Any) -> frozenset[bytes]:
+    """Return the names of the attributes that need not be read.
+
+    Back references of dimension scales are as many as there are variables, and DIMENSION_LIST tells
+    the same.
+    """
+    if not isinstance(owner, h5d.DatasetID) or not h5a.exists(owner, _REFERENCE_LIST):
+        return frozenset()
+    try:
+        attribute = h5a.open(owner, _REFERENCE_LIST)
+        is_real = attribute.get_space().get_simple_extent_ndims() == 1 and _has_reference(
+            attribute.get_type()
+        )
+    except READ_ERRORS:  # reading it fails too, and makes it a problem
+        return frozenset()
+    return frozenset({_REFERENCE_LIST}) if is_real else frozenset()
+
+
+def _has_reference(datatype: h5t.TypeID) -> bool:
+    """Return whether a datatype is a compound with a reference to an object among its members."""
+    if datatype.get_class() != h5t.COMPOUND:
+        return False
+    members = (datatype.get_member_type(number) for number in range(datatype.get_nmembers()))
+    # "Not a region" instead of "an object": HDF5 1.12 has a newer type of references to both.
+    return any(
+        member.get_class() == h5t.REFERENCE and not member.equal(h5t.STD_REF_DSETREG) for member in members
+    )
 
 
 def _unreadable(path: str, what: str, error: BaseException) -> Problem:

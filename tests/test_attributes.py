@@ -23,16 +23,20 @@ from h5zarr.attributes import (
     is_dimension_scale,
     translate_attributes,
 )
+from h5zarr.converter import convert
 from h5zarr.errors import UntranslatableError
 from h5zarr.model import Attribute, Datatype, DatatypeClass, Member
 from h5zarr.read_values import ReferenceNames, TypeCache, read_attribute
+from h5zarr.validator import validate
 
 
 def attributes_of(thing: Any) -> list[Attribute]:
     types, names = TypeCache(), ReferenceNames(thing.file.id, {})
     count = h5py.h5a.get_num_attrs(thing.id)
     found = (h5py.h5a.open(thing.id, index=position).name for position in range(count))
-    return [read_attribute(thing.id, name, types, names) for name in found]
+    # The reader keeps these to itself where they are those of dimension scales, as in all files here.
+    kept = (name for name in found if name not in (b"DIMENSION_LIST", b"REFERENCE_LIST"))
+    return [read_attribute(thing.id, name, types, names) for name in kept]
 
 
 class Kinds:
@@ -267,6 +271,96 @@ def test_class_of_other_conventions_is_kept(stored: bytes) -> None:
 
 def test_class_that_is_not_text_is_kept() -> None:
     assert translate_attributes([number("CLASS", 3)], path="/x")[0] == {"CLASS": 3}
+
+
+def write_object_reference_list(node: h5py.Dataset | h5py.Group, name: str) -> None:
+    """As the dimension scale API has it, but on a group or as a scalar."""
+    values = np.empty(1, object)
+    values[0] = np.array([node.file["scale"].ref], h5py.ref_dtype)
+    node.attrs.create(name, values, dtype=h5py.vlen_dtype(h5py.ref_dtype))
+
+
+def write_back_reference(node: h5py.Dataset | h5py.Group, shape: tuple[int, ...]) -> None:
+    fields = np.dtype([("dataset", h5py.ref_dtype), ("dimension", "<i4")])
+    value = np.empty(shape, fields)
+    value["dataset"], value["dimension"] = node.file["scale"].ref, 0
+    node.attrs.create("REFERENCE_LIST", value, dtype=fields)
+
+
+# Name, object, what to write, and what must come out.
+OWN_ATTRIBUTES: dict[str, tuple[str, str, Any, Any]] = {
+    "group-text-reference-list": ("REFERENCE_LIST", "/", "my notes", "my notes"),
+    "group-text-dimension-list": ("DIMENSION_LIST", "/", ["ab", "cd"], ["ab", "cd"]),
+    "group-scalar-dimension-list": ("DIMENSION_LIST", "g", 5, 5),
+    "group-empty-dimension-list": ("DIMENSION_LIST", "g", h5py.Empty("f4"), []),
+    "dataset-number-reference-list": ("REFERENCE_LIST", "d", 7, 7),
+    "dataset-text-reference-list": ("REFERENCE_LIST", "d", "mine", "mine"),
+    "dataset-compound-reference-list": (
+        "REFERENCE_LIST",
+        "d",
+        np.array([(1, 2.0)], [("a", "i4"), ("b", "f8")]),
+        {"a": 1, "b": 2.0},
+    ),
+    "dataset-float-dimension-list": ("DIMENSION_LIST", "d", [1.5], 1.5),
+    "dataset-text-dimension-list": ("DIMENSION_LIST", "d", ["user"], "user"),
+    "dataset-scalar-dimension-list": ("DIMENSION_LIST", "d", 5, 5),
+    "group-of-real-type-dimension-list": (
+        "DIMENSION_LIST",
+        "g",
+        lambda node: write_object_reference_list(node, "DIMENSION_LIST"),
+        ["/scale"],
+    ),
+    "group-of-real-type-reference-list": (
+        "REFERENCE_LIST",
+        "g",
+        lambda node: write_back_reference(node, (1,)),
+        {"dataset": "/scale", "dimension": 0},
+    ),
+    "dataset-scalar-of-back-reference": (
+        "REFERENCE_LIST",
+        "d",
+        lambda node: write_back_reference(node, ()),
+        {"dataset": "/scale", "dimension": 0},
+    ),
+    "dataset-reference-list-of-the-other-type": (
+        "REFERENCE_LIST",
+        "d",
+        lambda node: write_object_reference_list(node, "REFERENCE_LIST"),
+        ["/scale"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "owner", "write", "expected"), OWN_ATTRIBUTES.values(), ids=OWN_ATTRIBUTES)
+def test_attribute_that_is_only_named_as_those_of_dimension_scales_is_kept(
+    name: str, owner: str, write: Any, expected: Any, tmp_path: Path
+) -> None:
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file["d"], file["scale"] = [1, 2], [1, 2]
+        node = file[owner] if owner in file else file.create_group(owner)
+        node.attrs["k"] = 1
+        write(node) if callable(write) else node.attrs.create(name, write)
+    converted = convert(tmp_path / "f.h5", tmp_path / "f.json")
+    assert converted.problems == ()
+    document = json.loads((tmp_path / "f.json").read_text())["refs"]
+    found = json.loads(document[f"{owner}/zarr.json".lstrip("/")])["attributes"]
+    assert {key: found.get(key) for key in ("k", name)} == {"k": 1, name: expected}
+    assert validate(tmp_path / "f.json").ok
+
+
+def test_attributes_of_dimension_scales_are_hidden(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file["d"], file["scale"] = [1, 2], [1, 2]
+        file["scale"].make_scale("scale")
+        file["d"].dims[0].attach_scale(file["scale"])
+        assert "DIMENSION_LIST" in file["d"].attrs
+        assert "REFERENCE_LIST" in file["scale"].attrs
+    convert(tmp_path / "f.h5", tmp_path / "f.json")
+    document = json.loads((tmp_path / "f.json").read_text())["refs"]
+    array = json.loads(document["d/zarr.json"])
+    assert (array["attributes"], array["dimension_names"]) == ({}, ["scale"])
+    assert json.loads(document["scale/zarr.json"])["attributes"] == {}
+    assert validate(tmp_path / "f.json").ok
 
 
 # Enumerations -----------------------------------------------------------------------------
