@@ -336,7 +336,12 @@ def _everything(pairs: Sequence[Pair], sparse: Mapping[int, Sequence[Block]]) ->
 
 
 def _present_chunks(pair: Pair, references: Mapping[str, Any]) -> list[Block]:
-    """Return the chunks of a sparse array that have a reference, and one that has none; [] for others."""
+    """Return the chunks of a sparse array that have a reference, and one that has none; [] for others.
+
+    Virtual datasets are compared as a whole: nothing tells which of their chunks are stored elsewhere.
+    """
+    if pair.dataset.is_virtual:
+        return []
     if pair.grid.chunk_count <= _SPARSE_CHUNKS or pair.place.shape != pair.array.shape:
         return []
     present = sorted(_referenced_cells(pair, references))

@@ -51,7 +51,9 @@ def times_of(root: zarr.Group, array: zarr.Array[Any], dataset: h5py.Dataset) ->
     beside = None if parent is None else dataset.parent.get(parent.basename)
     of_array = _told(above | dict(array.attrs))
     of_dataset = _told({**(dict(beside.attrs) if beside is not None else {}), **dict(dataset.attrs)})
-    if of_array == of_dataset or " since " not in of_array.get("units", ""):
+    # A file that has lost its units is compared as it is: xarray makes no times of it.
+    both = (of_array, of_dataset)
+    if of_array == of_dataset or not all(" since " in told.get("units", "") for told in both):
         return None
     return DecodedTimes(of_dataset=of_dataset, of_array=of_array)
 

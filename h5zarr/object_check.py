@@ -208,9 +208,13 @@ class ObjectCheck:
         found = self._place(array, len(shape))
         if found.added:
             shape = _with_ones(shape, found.added)
+        if self.is_first:
+            self._check_dimension_names(array, dataset, path, found)
         if found.shape != shape:
             self.findings.add(path, Kind.SHAPE, str(shape), str(found.shape))
-        elif same_type and self._is_compared(found, array):
+        # What was not joined comes from the first file. A box as large as the array does not tell which
+        # it is: the other files may have no records.
+        elif same_type and (self.is_first or found.joined):
             yield self._pair(array, dataset, path, found, times)
 
     def _place(self, array: zarr.Array[Any], rank: int) -> Placement:
@@ -219,9 +223,32 @@ class ObjectCheck:
         names = getattr(array.metadata, "dimension_names", None) or (None,) * array.ndim
         return place(array.path, names, array.shape, self.part, rank)
 
-    def _is_compared(self, found: Placement, array: zarr.Array[Any]) -> bool:
-        """Return whether the array has values of this file: what was not joined comes from the first."""
-        return self.is_first or found.shape != array.shape or bool(found.added)
+    def _check_dimension_names(
+        self, array: zarr.Array[Any], dataset: h5py.Dataset, path: str, found: Placement
+    ) -> None:
+        """Compare the names of the axes with a scale; references that name no dimensions are sound, too."""
+        told: Any = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+        if not told:
+            return
+        names = [name for axis, name in enumerate(told) if axis not in found.added]
+        for axis, (paths, name) in enumerate(zip(self._scales(dataset), names, strict=False)):
+            allowed = sorted({scale.rpartition("/")[2] for scale in paths} - {""})
+            # An axis that is shorter than its dimension has its length in its name.
+            longer = {f"{scale}_{dataset.shape[axis]}" for scale in allowed}
+            if allowed and name not in longer.union(allowed):
+                expected = f"dimension {axis} is {' or '.join(allowed)}"
+                self.findings.add(path, Kind.METADATA, expected, str(name))
+
+    def _scales(self, dataset: h5py.Dataset) -> list[frozenset[str]]:
+        """Return all names of the scales of each axis; [] where they cannot be read, or are elsewhere."""
+        try:
+            # References are looked up in this file; scales are named by number in _Netcdf4Coordinates.
+            if not _is_in(self.file, dataset) or h5py.h5ds.is_scale(dataset.id):
+                return []
+            axes = dataset.attrs.get("DIMENSION_LIST", ())
+            return [frozenset().union(*map(self._names_of, axis)) for axis in axes]
+        except READ_ERRORS:  # the comparison of attributes tells
+            return []
 
     def _pair(
         self,
@@ -276,6 +303,10 @@ class ObjectCheck:
             return False
         dataset = self._get(paths[0])
         return not (isinstance(dataset, h5py.Dataset) and is_placeholder(dataset))
+
+
+def _is_in(file: h5py.File, dataset: h5py.Dataset) -> bool:
+    return bool(h5py.h5o.get_info(file.id).fileno == h5py.h5o.get_info(dataset.id).fileno)
 
 
 def _with_ones(shape: Shape, added: Shape) -> Shape:

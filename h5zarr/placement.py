@@ -22,6 +22,8 @@ class Placement:
     """(rank,) Its extent (elements)."""
     added: tuple[int, ...] = ()
     """Axes of the array that the dataset does not have; the box is one element long there."""
+    joined: bool = False
+    """Whether files were joined along an axis of the array, so that each file has a box of its own."""
 
     def in_array(self, selection: Sequence[slice]) -> tuple[slice, ...]:
         """Return the elements of the array that a selection of the box stands for."""
@@ -117,6 +119,7 @@ def place(path: str, dimensions: Sequence[str | None], shape: Shape, part: Part,
         ),
         # The new dimension is the first that files were joined along.
         added=tuple(joined[: max(0, len(shape) - rank)]),
+        joined=bool(joined),
     )
 
 

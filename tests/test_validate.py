@@ -7,6 +7,7 @@ import copy
 import json
 import os
 import pickle
+import re
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -889,3 +890,42 @@ def test_external_storage_beside_the_file(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path / "elsewhere")
     document = convert(path).references()
     assert validate(document).ok
+
+
+def test_sparse_virtual_dataset_is_compared_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("h5zarr.compare_arrays._SPARSE_CHUNKS", 64)
+    length = 100
+    with h5py.File(tmp_path / "stored.h5", "w") as file:
+        file.create_dataset("s", (length,), "i4", chunks=(1,), fillvalue=-1)[:40:2] = 7
+    layout = h5py.VirtualLayout((length,), "i4")
+    layout[:] = h5py.VirtualSource(tmp_path / "stored.h5", "s", (length,), "i4")
+    with h5py.File(tmp_path / "virtual.h5", "w") as file:
+        file.create_virtual_dataset("x", layout, fillvalue=-1)
+    document = convert(tmp_path / "virtual.h5").references()
+    assert validate(document).ok
+    # Of virtual datasets, no stored chunks are known that would tell of the missing reference.
+    del document["refs"]["x/c/10"]
+    assert places(validate(document)) == {("/x", "values", (10,))}
+
+
+@pytest.mark.parametrize("zarr_format", ["2", "3"])
+def test_names_of_dimensions(zarr_format: Any, tmp_path: Path) -> None:
+    path = tmp_path / "named.h5"
+    with h5py.File(path, "w") as file:
+        field = file.create_dataset("deep/field", data=np.arange(18).reshape(3, 3, 2))
+        for axis, name in enumerate(("lat", "lon")):
+            file.create_dataset(name, data=np.arange(3.0) + axis).make_scale(name)
+            field.dims[axis].attach_scale(file[name])
+        file["other_name"] = file["lat"]
+    convert(path, tmp_path / "named.json", zarr_format=zarr_format)
+    text = (tmp_path / "named.json").read_text()
+    assert validate(json.loads(text)).ok
+    swapped = re.sub(r'(\\"lat\\")(, *)(\\"lon\\")', r"\3\2\1", text)
+    assert swapped != text
+    report = validate(json.loads(swapped))
+    assert [(m.path, m.expected, m.found) for m in report.mismatches] == [
+        ("/deep/field", "dimension 0 is lat or other_name", "lon"),
+        ("/deep/field", "dimension 1 is lon", "lat"),
+    ]

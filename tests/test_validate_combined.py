@@ -187,3 +187,34 @@ def test_sample_is_spread_over_files(sample: int, files: list[Path]) -> None:
     report = validate(document_of(files, concat="time"), sample=sample)
     assert report.ok
     assert report.chunks_compared == sample
+
+
+def write_records(path: Path, values: list[int], units: str | None = "days since 2000-01-01") -> None:
+    with h5py.File(path, "w") as file:
+        time = file.create_dataset("time", data=np.array(values, "f8"), maxshape=(None,), chunks=(2,))
+        time.make_scale("time")
+        if units is not None:
+            time.attrs["units"] = units
+        x = file.create_dataset("x", data=np.array(values, "i4"), maxshape=(None,), chunks=(2,))
+        x.dims[0].attach_scale(time)
+
+
+def test_first_file_without_records(tmp_path: Path) -> None:
+    paths = [tmp_path / "0.h5", tmp_path / "1.h5"]
+    write_records(paths[0], [])
+    write_records(paths[1], [1, 2, 3, 4])
+    document = document_of(paths, concat="time", order="given")
+    assert validate(document).ok
+    # The second file's box is as large as the array, but it is not the first file's.
+    spoil_inline(document, "x/", np.array([9, 9], "i4"))
+    assert kinds(validate(document)) == {("/x", Kind.VALUES)}
+
+
+def test_file_that_has_lost_its_units(tmp_path: Path) -> None:
+    paths = [tmp_path / "0.h5", tmp_path / "1.h5"]
+    write_records(paths[0], [0, 1])
+    write_records(paths[1], [2, 3])
+    document = document_of(paths, concat="time")
+    write_records(paths[1], [2, 4], units=None)
+    expected = {("/", Kind.SOURCE_CHANGED), ("/time", Kind.VALUES), ("/x", Kind.VALUES)}
+    assert kinds(validate(document)) == expected
