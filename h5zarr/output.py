@@ -15,8 +15,8 @@ from typing import Any
 from fsspec.core import split_protocol, url_to_fs
 from fsspec.utils import stringify_path
 
-from h5zarr.errors import OutputError
-from h5zarr.prefetch.redact import redact
+from h5zarr.errors import H5zarrError, OutputError
+from h5zarr.prefetch.redact import one_line, redact
 
 _LOCAL = frozenset({None, "file", "local"})
 _UNFINISHED = ".unfinished"
@@ -103,13 +103,23 @@ def whole_folder(
 
 @contextlib.contextmanager
 def output_errors(target: str) -> Iterator[None]:
-    """Raise what the operating system refuses in the block as an OutputError of ``target``."""
+    """Raise what fails in the block as an OutputError of ``target``, in one line, without credentials."""
     try:
         yield
+    except H5zarrError:
+        raise
     except FileNotFoundError as error:
         raise OutputError(f"{target}: there is no such folder; make it first") from error
-    except OSError as error:
-        raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from error
+    # Filesystems let their client libraries' own classes through (aiohttp, botocore), which need not
+    # be installed here to be named, and need not be OSErrors; nothing is swallowed.
+    except Exception as error:
+        raise OutputError(f"{target}: cannot be written: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Return why something failed; of what the system refuses, without the temporary name."""
+    words = error.strerror if isinstance(error, OSError) else None
+    return one_line(Exception(words) if words else error) or type(error).__name__
 
 
 # Files -----------------------------------------------------------------------------------
@@ -146,7 +156,7 @@ def _filesystem(url: str, storage_options: dict[str, Any]) -> tuple[Any, str]:
     try:
         filesystem, path = url_to_fs(url, **storage_options)
     except (ImportError, ValueError) as error:
-        raise OutputError(f"{redact(url)}: {error}") from error
+        raise OutputError(f"{redact(url)}: {one_line(error)}") from error
     return filesystem, path
 
 

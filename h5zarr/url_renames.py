@@ -8,6 +8,7 @@ from dataclasses import replace
 from h5zarr.errors import ReferencesError
 from h5zarr.model import ArrayNode, GroupNode, Hierarchy, SourceIdentity
 from h5zarr.prefetch.redact import redact
+from h5zarr.source import check_public, local_path
 
 Renames = Mapping[str, str] | Sequence[tuple[str, str]]
 """Prefixes of URLs, and what stands there instead."""
@@ -40,6 +41,8 @@ def with_new_urls(hierarchy: Hierarchy, renames: Renames) -> Hierarchy:
     ------
     ReferencesError
         A prefix is empty, or one of no URL; one has two new names; or two files would get the same name.
+    SourceError
+        A new prefix holds credentials, or names a file inside of another one.
     """
     rules = _rules(renames)
     urls = list(dict.fromkeys(_urls(hierarchy)))
@@ -67,11 +70,18 @@ def _rules(renames: Renames) -> dict[str, str]:
     for old, new in _pairs(renames):
         if not old or rules.get(old, new) != new:
             raise ReferencesError(f"the prefix {redact(old)!r} is empty, or has two new names")
+        _check_new(new)
         rules[old] = new
     for old, new in _pairs(renames):
         if old.startswith("/"):
             rules.setdefault(f"file://{old}", f"file://{new}" if new.startswith("/") else new)
     return rules
+
+
+def _check_new(prefix: str) -> None:
+    """Refuse what may not stand in references; the name of a local file may have any characters."""
+    if local_path(prefix) is None:
+        check_public(prefix)
 
 
 def _pairs(renames: Renames) -> list[tuple[str, str]]:

@@ -18,8 +18,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from h5zarr import report_html
 from h5zarr.cli import main
-from h5zarr.references.formats import WriteOptions
+from h5zarr.file_report import FileReport, Status
+from h5zarr.references.formats import WriteOptions, load
 
 REPOSITORY = str(Path(__file__).parents[1])
 EQUAL, INCOMPLETE, FAILED, INTERRUPTED = 0, 1, 2, 130
@@ -256,6 +258,45 @@ def test_traceback_has_no_credentials() -> None:
     assert "Traceback" in result.stderr
     assert "127.0.0.1:9/x.h5" in result.stderr
     assert "secret" not in result.stderr
+
+
+SECRET_URL = "memory://user:SECRET@h/{}?sig=SECRET"
+SHOWN_URL = "memory://h/{}"
+
+
+def assert_shown(name: str, result: Result) -> None:
+    """What was said names the URL, and not what is secret in it."""
+    assert result.exit_code == EQUAL
+    assert SHOWN_URL.format(name) in result.output
+    assert "SECRET" not in result.output
+
+
+def test_summaries_and_pages_have_no_credentials(source: Path, tmp_path: Path) -> None:
+    url, local = SECRET_URL.format("a.json"), tmp_path / "a.json"
+    assert_shown("a.json", run("convert", source, "-o", url, "--format", "json"))
+    run("convert", source, "-o", local)
+    renamed = run("rename", local, "-o", url, "--format", "json", "--to", source, "https://h/x.h5")
+    assert_shown("a.json", renamed)
+    run("convert", source, "-o", url, "--format", "json")
+    assert_shown("a.json", run("validate", url, "--html", tmp_path / "v.html"))
+    assert_shown("a.json", run("combine", local, "-o", url, "--format", "json", "--new-dim", "run"))
+    for page in ((tmp_path / "v.html").read_text(), report_html(load(local), url)):
+        assert SHOWN_URL.format("a.json") in page
+        assert "SECRET" not in page
+
+
+def test_summary_of_several_has_no_credentials(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = SECRET_URL.format("a.json")
+    done = FileReport(source=str(source), out=out, status=Status.CONVERTED)
+
+    def convert_many(*_: Any, report: Any, **__: Any) -> list[FileReport]:
+        report(done)
+        return [done]
+
+    monkeypatch.setattr(import_module("h5zarr.many"), "convert_many", convert_many)
+    result = run("convert", source, source, "-o", SECRET_URL.format(""))
+    assert_shown("a.json", result)
+    assert f"{SHOWN_URL.format('')}: 1 file" in result.output
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

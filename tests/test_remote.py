@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import pickle
+import re
 import threading
 import traceback
 import zipfile
@@ -23,16 +24,19 @@ import h5py
 import numpy as np
 import pytest
 import xarray as xr
+from click.testing import CliRunner
 from conftest import CODEC_WARNING, FIXTURES, open_zarr, storage_options
 from http_server import RangeServer
 from s3_server import serve_s3
 from slow_server import Fault, Request, SlowServer, slow_server
 
 import h5zarr
+from h5zarr.cli import main
 from h5zarr.errors import (
     DamagedFileError,
     NotHDF5Error,
     OutputError,
+    ReferencesError,
     SourceChangedError,
     SourceError,
     SourceNotFoundError,
@@ -41,6 +45,7 @@ from h5zarr.errors import (
 from h5zarr.identity import difference
 from h5zarr.model import FetchStatistics, SourceIdentity
 from h5zarr.neighbours import Neighbourhood
+from h5zarr.output import output_errors
 from h5zarr.prefetch import holds_credentials, redact
 from h5zarr.report import Kind
 from h5zarr.source import identify, open_source
@@ -489,6 +494,15 @@ def test_file_elsewhere_with_credentials_has_no_public_url() -> None:
         ("s3://key:sec/ret@bucket/x.h5", True),
         ("simplecache::https://user:password@h/x.h5", True),
         ("zip://x.h5::https://h/x.zip?sig=a", True),
+        ("http://me:pa'ss@h/x.h5", True),
+        ('http://me:pa"s<s@h/x.h5', True),
+        ("http://me:pa::ss@h/x.h5", True),
+        ("https://h/it's.h5?a='", False),
+        ("https://h/x.h5?a='&sig=b", True),
+        ("https://h/x.h5?auth_key=a", True),
+        ("https://h/x.h5?authkey=a", True),
+        ("https://h/x.h5?sign=a", True),
+        ("https://h/x.h5?design=a", False),
     ],
 )
 def test_which_urls_hold_credentials(url: str, expected: bool) -> None:
@@ -507,10 +521,76 @@ def test_which_urls_hold_credentials(url: str, expected: bool) -> None:
         ("file:///data/what?#.h5", "file:///data/what?#.h5"),
         ("/data/what?#.h5: is this right? yes", "/data/what?#.h5: is this right? yes"),
         ("http://[::1]:80/x?sig=SECRET", "http://[::1]:80/x"),
+        ("http://me:pa'SECRET@h/x: gone", "http://h/x: gone"),
+        ("http://me:pa'::b:SECRET@h/x", "http://h/x"),
+        ("https://h/x?a='&sig=SECRET", "https://h/x"),
+        ("with url: /x?a='&sig=SECRET (Caused", "with url: /x (Caused"),
+        ("['http://h/x?a=SECRET', 'http://me:pa'SECRET@h/it's.h5'].", "['http://h/x', 'http://h/it's.h5']."),
+        ("url=URL('http://h/x?a=SECRET'))", "url=URL('http://h/x'))"),
     ],
 )
 def test_redact(text: str, expected: str) -> None:
     assert redact(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("new", "words"),
+    [
+        (with_password("https://h/new"), "https://h/new: the URL holds credentials"),
+        (f"https://h/new{SIGNED}", "https://h/new: the URL holds credentials"),
+        ("zip://x.h5::https://h/new", "zip://x.h5::https://h/new: no reader"),
+    ],
+)
+def test_new_urls_hold_no_credentials(new: str, words: str, file_path: Path) -> None:
+    references = references_of(file_path)
+    with pytest.raises(SourceError, match=re.escape(words)) as raised:
+        h5zarr.rename(references, renames={str(file_path): new})
+    assert_no_secrets(str(raised.value))
+
+
+def test_new_name_of_a_local_file_may_look_like_a_signature(file_path: Path) -> None:
+    references = references_of(file_path)
+    renamed = h5zarr.rename(references, renames={str(file_path): "/data/x?sig=1.h5"}).references()
+    assert locations(renamed) == {"file:///data/x?sig=1.h5"}
+
+
+def refuse_put(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let servers answer so to what is written."""
+
+    def do_put(handler: Any) -> None:
+        handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+        handler.close_connection = True
+        handler._send(status, {}, b"", with_body=True)
+
+    for method in ("do_PUT", "do_POST"):
+        monkeypatch.setattr(_Handler, method, do_put, raising=False)
+
+
+@pytest.mark.parametrize("status", [403, 500])
+@pytest.mark.parametrize("secret", [lambda url: url + SIGNED, with_password], ids=["signed", "password"])
+def test_failure_to_write_holds_no_credentials(
+    status: int, secret: Callable[[str], str], http: Server, file_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_put(status, monkeypatch)
+    out = secret(f"{http.url}/new.json")
+    with pytest.raises(OutputError, match=rf"/new\.json: cannot be written: {status}") as raised:
+        h5zarr.convert(file_path, out)
+    assert_no_secrets(str(raised.value))
+    result = CliRunner().invoke(main, ["convert", str(file_path), "-o", out])
+    assert result.exit_code == 2
+    assert result.stderr == f"h5zarr: {raised.value}\n"
+
+
+def test_what_the_system_refuses_holds_no_credentials() -> None:
+    for error in (PermissionError(f"no\n{PUBLIC}{SIGNED}"), PermissionError(13, f"no {PUBLIC}{SIGNED}")):
+        with pytest.raises(OutputError) as raised, output_errors("x"):
+            raise error
+        assert str(raised.value) == f"x: cannot be written: no {PUBLIC}"
+    with pytest.raises(OutputError) as raised, output_errors("x"):
+        raise ZeroDivisionError
+    assert str(raised.value) == "x: cannot be written: ZeroDivisionError"
+    with pytest.raises(ReferencesError, match="as it is"), output_errors("x"):
+        raise ReferencesError("as it is")
 
 
 def refuse_with(status: int) -> Callable[..., int | None]:

@@ -122,11 +122,14 @@ def tell_conversion(out: str, conversion: Conversion, *, quiet: bool) -> None:
     """Write to stderr what was written, and the problems."""
     if quiet:
         return
+    from h5zarr.file_report import without_credentials
+
     tell_all(conversion.problems)
     arrays = list(conversion.hierarchy.arrays())
     referenced = sum(len(array.manifest.grid_position) for array in arrays)
     inline = sum(len(array.manifest.inline) for array in arrays)
-    text = f"{out}: {count(len(arrays), 'array')}, {count(referenced, 'reference')}, {inline:,} inline"
+    chunks = f"{count(referenced, 'reference')}, {inline:,} inline"
+    text = f"{without_credentials(out)}: {count(len(arrays), 'array')}, {chunks}"
     if conversion.problems:
         text += f"; {count(len(conversion.problems), 'problem')}, listed above and in the references"
     tell(text)
@@ -160,16 +163,20 @@ class _Telling:
             known = report.name in report.error
             tell(report.error if known else f"{report.name}: {report.error}", failed=True)
         elif not self._is_brief:
-            tell(f"{report.name}: {report.status} {report.out}")
+            from h5zarr.file_report import without_credentials
+
+            tell(f"{report.name}: {report.status} {without_credentials(report.out or '')}")
 
 
 def _summary(out: str, reports: Iterable[FileReport]) -> str:
+    from h5zarr.file_report import without_credentials
+
     told = list(reports)
     numbers: dict[str, int] = {}
     for report in told:
         numbers[str(report.status)] = numbers.get(str(report.status), 0) + 1
     text = ", ".join(f"{number:,} {status}" for status, number in numbers.items())
     problems = sum(len(report.problems) for report in told)
-    return f"{out}: {count(len(told), 'file')}: {text}" + (
+    return f"{without_credentials(out)}: {count(len(told), 'file')}: {text}" + (
         f"; {count(problems, 'problem')}, listed above and in the references" if problems else ""
     )

@@ -71,13 +71,16 @@ def validate_verb(references: str, as_json: bool, html: str | None, quiet: bool,
 
 
 def _validation_summary(references: str, report: ValidationReport) -> str:
+    from h5zarr.file_report import without_credentials
+
     chunks = f"{report.chunks_compared:,} of {count(report.chunks_total, 'chunk')}"
     compared = f"{count(report.arrays_compared, 'array')}, {chunks}, {human_bytes(report.bytes_compared)}"
     if report.ok:
         verdict = "all equal to what h5py reads"
     else:
         verdict = f"{count(report.mismatch_count, 'mismatch', 'mismatches')}; {_AFTER_A_MISMATCH}"
-    return f"{references}: {compared}: {verdict}{_reported(report.problems_reported)}"
+    name = without_credentials(references)
+    return f"{name}: {compared}: {verdict}{_reported(report.problems_reported)}"
 
 
 def _reported(problems: int) -> str:

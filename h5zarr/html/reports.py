@@ -8,6 +8,7 @@ from importlib.metadata import version
 import numpy as np
 
 from h5zarr.errors import Problem
+from h5zarr.file_report import without_credentials
 from h5zarr.html.byte_map import Pieces
 from h5zarr.html.page import Cell, Column, Page, Section, Table, render, table
 from h5zarr.html.pictures import map_picture, sizes_picture
@@ -242,9 +243,10 @@ def references_page(hierarchy: Hierarchy, location: str) -> Page:
     """
     arrays = list(hierarchy.arrays())
     lost = len(hierarchy.problems)
+    name = printable(without_credentials(location))
     return Page(
-        title=printable(location).rstrip("/").rpartition("/")[2],
-        location=printable(location),
+        title=name.rstrip("/").rpartition("/")[2],
+        location=name,
         verdict=f"{count(lost, 'problem')}: something of the file is not in them"
         if lost
         else "They have all of what was asked for",
@@ -337,9 +339,10 @@ def validation_page(report: ValidationReport, location: str) -> Page:
     location
         Where the references are kept.
     """
+    name = printable(without_credentials(location))
     return Page(
-        title=f"Validation of {printable(location).rstrip('/').rpartition('/')[2]}",
-        location=printable(location),
+        title=f"Validation of {name.rstrip('/').rpartition('/')[2]}",
+        location=name,
         verdict="All that was compared is equal to what h5py reads"
         if report.ok
         else f"{count(report.mismatch_count, 'mismatch', 'mismatches')}: do not use these references",

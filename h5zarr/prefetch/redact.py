@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote
 
-_URL = r"(?<!\w)([A-Za-z][\w+.-]*)://((?:(?!::\w+:)[^\s'\"<>])*)"
-_QUERY = r"\?[\w.~%+-]+=[^\s'\"<>]*"
+_NEXT_LINK = r"::(?=[A-Za-z][\w+.-]*(?:://|::))"
+"""What is between the filesystems of a chained URL."""
+# Passwords and queries may have quotes in them; one that ends a word is of the text around the URL.
+_INSIDE = r"(?:[^\s'\"<>]|['\"](?![]'\"),.:;}]{0,4}(?:[\s<>]|\Z)))"
+_URL = rf"(?<!\w)([A-Za-z][\w+.-]*)://((?:(?!{_NEXT_LINK}){_INSIDE})*)"
+_QUERY = rf"\?[\w.~%+-]+={_INSIDE}*"
 _URL_OR_QUERY = re.compile(f"{_URL}|{_QUERY}")
 _QUERY_KEY = re.compile(r"[?&;#]([^\s=?&;#]+)=")
 _CREDENTIAL = re.compile(
     r".*(signature|token|secret|passw|credential|access[-_]?key|api[-_]?key).*"
-    r"|auth|authorization|hdnea|hdnts|hmac|jwt|pwd|sas|sig|x-amz-.*|x-goog-.*"
+    r"|auth|auth[-_]?key|authorization|hdnea|hdnts|hmac|jwt|pwd|sas|sig|sign|x-amz-.*|x-goog-.*"
 )
 _HOST_AND_PORT = re.compile(r"[^:]*(:\d*)?")
 _LOCAL = ("file", "local")
@@ -42,7 +46,9 @@ def holds_credentials(url: str) -> bool:
     if url.partition("://")[0] in _LOCAL:
         return False
     keys = (unquote(key).lower() for key in _QUERY_KEY.findall(url))
-    with_user = any(_user(*found) for found in re.findall(_URL, url))
+    # All of it is the URL, whatever characters a password has; in a text some of them would end it.
+    links = (link.partition("://") for link in re.split(_NEXT_LINK, url))
+    with_user = any(_user(scheme, rest) for scheme, _, rest in links)
     return with_user or any(_CREDENTIAL.fullmatch(key) for key in keys)
 
 
