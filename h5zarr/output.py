@@ -103,17 +103,26 @@ def whole_folder(
 
 @contextlib.contextmanager
 def output_errors(target: str) -> Iterator[None]:
-    """Raise what fails in the block as an OutputError of ``target``, in one line, without credentials."""
+    """Raise what a filesystem refuses in the block as an OutputError of ``target``, without credentials."""
     try:
         yield
-    except H5zarrError:
-        raise
     except FileNotFoundError as error:
         raise OutputError(f"{target}: there is no such folder; make it first") from error
-    # Filesystems let their client libraries' own classes through (aiohttp, botocore), which need not
-    # be installed here to be named, and need not be OSErrors; nothing is swallowed.
     except Exception as error:
+        if not _is_refusal(error):
+            raise
         raise OutputError(f"{target}: cannot be written: {_reason(error)}") from error
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Return whether a filesystem raised it: an OSError, or a class of its client library's own.
+
+    Such libraries (aiohttp, botocore) need not be installed here to be named. What else Python itself
+    raises is a mistake of a program and passes.
+    """
+    if isinstance(error, OSError):
+        return True
+    return not isinstance(error, H5zarrError) and type(error).__module__ != "builtins"
 
 
 def _reason(error: Exception) -> str:
