@@ -307,7 +307,14 @@ def _parts(arrangement: Arrangement) -> tuple[Part, ...]:
 def _own_parts(hierarchy: Hierarchy) -> tuple[Part, ...]:
     if hierarchy.parts or hierarchy.source is None:
         return hierarchy.parts
-    return (Part(source=hierarchy.source, selection=hierarchy.selection, start={}, extent={}),)
+    only = Part(
+        source=hierarchy.source,
+        selection=hierarchy.selection,
+        start={},
+        extent={},
+        neighbours=hierarchy.neighbours,
+    )
+    return (only,)
 
 
 def _moved(part: Part, start: Mapping[str, int], extent: Mapping[str, int]) -> Part:

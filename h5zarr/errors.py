@@ -13,6 +13,7 @@ The exception tree::
     ├── CombineError              files that cannot be combined into one
     ├── OutputError               the output cannot be written
     └── UntranslatableError       one object has no Zarr form; becomes a `Problem` of it
+        └── NotFollowedError      it is in a file that may not be opened
 
 What concerns one dataset or attribute is not raised but collected, as a `Problem`.
 """
@@ -105,3 +106,7 @@ class UntranslatableError(H5zarrError):
         super().__init__(f"{found}; {remedy}")
         self.found = found
         self.remedy = remedy
+
+
+class NotFollowedError(UntranslatableError):
+    """An object is in a file that may not be opened."""

@@ -65,10 +65,13 @@ def difference(before: SourceIdentity, after: SourceIdentity) -> str | None:
     """Return what tells that a file is another one, in words; None where nothing does.
 
     A time counts only where there are no entity tags: the same content may have been put there again.
+    Of a file and a copy of it neither counts.
     """
     names = {"byte_length": "length in bytes", "modified": "time of modification", "etag": "ETag"}
     if before.etag is not None and after.etag is not None:
         del names["modified"]
+    if before.is_local_copy != after.is_local_copy:
+        names = {"byte_length": names["byte_length"]}
     for field, words in names.items():
         old, new = getattr(before, field), getattr(after, field)
         if old is not None and new is not None and old != new:

@@ -309,6 +309,8 @@ class SourceIdentity:
     """Time of the last modification (seconds since 1970, UTC); None where it is not told."""
     etag: str | None = None
     """Entity tag of an object store or HTTP server; None where there is none."""
+    is_local_copy: bool = False
+    """Whether a copy on the machine that scanned it tells all this, whose times are not those at ``url``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -367,6 +369,8 @@ class FileScan:
     """Every selected dataset, in the file's order."""
     problems: tuple[Problem, ...]
     """What could not be read or followed: broken links, unreadable objects."""
+    neighbours: tuple[SourceIdentity, ...] = ()
+    """Further files that the file names, as far as the selection needs them; of 0 bytes: it was not there."""
     page_byte_length: int | None = None
     """Length of the pages that hold either metadata or data (bytes); None where the file has none."""
     fetched: FetchStatistics | None = None
@@ -433,6 +437,8 @@ class Part:
     """Where it begins along each joined dimension, by the dimension's name (elements)."""
     extent: Mapping[str, int]
     """How far it reaches along each joined dimension, by the dimension's name (elements)."""
+    neighbours: tuple[SourceIdentity, ...] = ()
+    """Further files that it names, as of `FileScan`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -449,6 +455,8 @@ class Hierarchy:
     """Everything of the file that could not be expressed."""
     parts: tuple[Part, ...] = ()
     """The files of a combined hierarchy, in their order; () where it was not combined."""
+    neighbours: tuple[SourceIdentity, ...] = ()
+    """Further files that ``source`` names, as of `FileScan`."""
     options: Mapping[str, JSON] = field(default_factory=dict)
     """Options of `h5zarr.convert` that shaped it, where they were not the defaults."""
 

@@ -7,12 +7,23 @@ left alone unless the user follows such names.
 from __future__ import annotations
 
 import posixpath
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from fsspec.core import split_protocol
 
-from h5zarr.errors import UntranslatableError
-from h5zarr.prefetch import holds_credentials
+from h5zarr.errors import (
+    NotFollowedError,
+    NotHDF5Error,
+    SourceError,
+    SourceNotFoundError,
+    UntranslatableError,
+)
+from h5zarr.identity import difference
+from h5zarr.model import SourceIdentity
+from h5zarr.prefetch import holds_credentials, one_line
+from h5zarr.source import identify
 
 _WITH_QUERIES = ("http", "https")
 
@@ -27,6 +38,10 @@ class Neighbourhood:
     """URL under which references name the source."""
     follow_external: bool = False
     """Whether files outside of the source's own folder may be opened."""
+    storage_options: Mapping[str, Any] | None = None
+    """Options of the fsspec filesystem of all of them."""
+    met: dict[str, SourceIdentity] = field(default_factory=dict)
+    """What is known of those that were looked at, by the URL under which references name them."""
 
     @property
     def is_local(self) -> bool:
@@ -46,13 +61,13 @@ class Neighbourhood:
 
         Raises
         ------
-        UntranslatableError
+        NotFollowedError
             It lies outside of the source's folder, and such files are not followed.
         """
         scheme, separator, path = self.folder.partition("://")
         target = posixpath.normpath(posixpath.join(path, name))
         if not (target + "/").startswith(posixpath.normpath(path) + "/") and not self.follow_external:
-            raise UntranslatableError(
+            raise NotFollowedError(
                 f"the file {name}, which is outside of the source's own folder",
                 "allow it with --follow-external, if you trust the file",
             )
@@ -74,6 +89,69 @@ class Neighbourhood:
                 "put the file beside the one that names it, where --public-url tells of both",
             )
         return url
+
+    def read_from(self, public_url: str) -> str:
+        """Return the URL where a file is read that references name; what `publish` does, undone."""
+        folder = _folder(self.public_url)
+        return self.folder + public_url.removeprefix(folder) if public_url.startswith(folder) else public_url
+
+    def note(self, url: str, identity: SourceIdentity | None) -> SourceIdentity:
+        """Keep what is known of a file for the references, and return it; None: it is not there.
+
+        Raises
+        ------
+        UntranslatableError
+            References may not name it.
+        """
+        public = self.publish(url)
+        absent = SourceIdentity(url=public, byte_length=0)
+        is_copy = self.is_local and public != url
+        noted = absent if identity is None else replace(identity, url=public, is_local_copy=is_copy)
+        return self.met.setdefault(public, noted)
+
+    def look(self, url: str) -> SourceIdentity:
+        """Return what is known of a file, which is looked at if nobody has.
+
+        Raises
+        ------
+        UntranslatableError
+            It cannot be looked at, or references may not name it.
+        """
+        known = self.met.get(self.publish(url))
+        try:
+            return known or self.note(url, identity_if_there(url, self.storage_options))
+        except SourceError as error:
+            raise UntranslatableError(f"the file {one_line(error)}", "make it readable") from error
+
+    def difference(self, before: SourceIdentity) -> str | None:
+        """Return what tells that a file is another one than references tell of; None where nothing does.
+
+        Raises
+        ------
+        SourceError
+            It cannot be looked at.
+        """
+        url = self.read_from(before.url)
+        now = identity_if_there(url, self.storage_options)
+        if now is None:
+            return "it is gone" if before.byte_length else None
+        if before.byte_length == 0:
+            return "it was not there"
+        return difference(before, replace(now, is_local_copy=self.is_local and url != before.url))
+
+
+def identity_if_there(url: str, storage_options: Mapping[str, Any] | None) -> SourceIdentity | None:
+    """Return what tells a file from a later version of it; None where there is no file.
+
+    Raises
+    ------
+    SourceError
+        It cannot be asked.
+    """
+    try:
+        return identify(url, storage_options)
+    except (SourceNotFoundError, NotHDF5Error):
+        return None
 
 
 def _folder(url: str) -> str:

@@ -24,6 +24,8 @@ from h5zarr.compare_arrays import (
 )
 from h5zarr.compare_attributes import attribute_differences, is_placeholder, readable
 from h5zarr.compare_times import times_of
+from h5zarr.errors import NotFollowedError, SourceError
+from h5zarr.linked_files import LinkedFiles
 from h5zarr.model import Part, Selection, Shape
 from h5zarr.object_names import (
     ObjectKey,
@@ -54,6 +56,8 @@ class ObjectCheck:
     """The HDF5 file."""
     remote: PrefetchedFile | None
     """What fetches it; None where it is not remote."""
+    linked: LinkedFiles | None
+    """The files that its links lead to; None where libhdf5 follows them."""
     names: ObjectNames
     """Its objects."""
     root: zarr.Group
@@ -114,8 +118,11 @@ class ObjectCheck:
 
     def _get(self, path: str) -> Any:
         try:
-            return open_object(self.file, path)
-        except READ_ERRORS as error:
+            file, inner_path = self.file, path
+            if self.linked is not None:
+                file, inner_path = self.linked.find(file, path)
+            return open_object(file, inner_path)
+        except (SourceError, NotFollowedError, *READ_ERRORS) as error:
             self.findings.add(path, Kind.UNREADABLE_SOURCE, "something that h5py can open", one_line(error))
             return None
 
@@ -263,7 +270,7 @@ class ObjectCheck:
         chunk_shape = array.chunks if regular else None
         cut = dataset.chunks or dataset.shape if chunk_shape is None else chunk_shape
         fetch = None
-        if self.remote is not None and can_fetch(dataset):
+        if self.remote is not None and _is_in(self.file, dataset) and can_fetch(dataset):
             fetch = BlockFetcher(remote=self.remote, dataset=dataset, place=found)
         return Pair(
             path=path,

@@ -26,6 +26,8 @@ _READ_ERRORS = (OSError, RuntimeError, ValueError, TypeError, KeyError)
 class ObjectNames:
     """The objects below a group, each with all its names (absolute paths)."""
 
+    root: h5py.Group
+    """The group. While it is open, the file that a link leads to it in keeps its number."""
     groups: dict[ObjectKey, list[str]] = field(default_factory=dict)
     """Names of each group."""
     datasets: dict[ObjectKey, list[str]] = field(default_factory=dict)
@@ -53,11 +55,12 @@ def find_objects(file: h5py.File, root: str) -> ObjectNames:
     GroupNotFoundError
         There is no such group.
     """
-    key = object_key(file, root)
-    if key is None or not isinstance(file[root], h5py.Group):
+    group = file.get(root)
+    if not isinstance(group, h5py.Group):
         raise GroupNotFoundError(f"{file.filename}: no group {root}, of which the references were made")
-    names = ObjectNames()
-    names.groups[key] = [root]
+    names = ObjectNames(root=group)
+    info = object_info(group.id)
+    names.groups[info.file_number, info.address] = [root]
     soft_links = _descend(file, [root], names)
     while soft_links:
         path, target = soft_links.pop(0)
@@ -159,8 +162,12 @@ def _note_object(location: Any, member: bytes, path: str, names: ObjectNames) ->
 
 def _follow_soft(file: h5py.File, path: str, target: str, names: ObjectNames) -> list[tuple[str, str]]:
     """Note what a soft link leads to; what is outside of the selection counts under the link's name."""
-    if object_key(file, path) is None:
+    key = object_key(file, path)
+    if key is None:
         names.elsewhere[path] = f"a soft link to {target}, where nothing is"
+        return []
+    if key[0] != object_info(names.root.id).file_number:
+        names.elsewhere[path] = f"a soft link to {target}, which is in another file"
         return []
     return _descend(file, _note_object(file.id, _encoded(path), path, names), names)
 

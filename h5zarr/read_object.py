@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import posixpath
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,19 +10,29 @@ from typing import Any
 import h5py
 from h5py import h5, h5a, h5d, h5g, h5p, h5t
 
-from h5zarr.errors import DamagedFileError, NotHDF5Error, Problem, SourceNotFoundError, UntranslatableError
+from h5zarr.errors import (
+    DamagedFileError,
+    NotFollowedError,
+    NotHDF5Error,
+    Problem,
+    SourceNotFoundError,
+    UntranslatableError,
+)
+from h5zarr.link_paths import ElsewhereTarget, encode_path, follow_path
 from h5zarr.model import Attribute, Dataset, DatatypeClass, Group, Layout, Shape
 from h5zarr.neighbours import Neighbourhood
 from h5zarr.read_data import InlineBudget, all_elements, has_clean_padding, heap_values, stored_bytes
 from h5zarr.read_storage import OpenDataset, external_files, open_dataset, stored_chunks
 from h5zarr.read_values import READ_ERRORS, NameOf, TypeCache, list_attributes, read_attribute
 from h5zarr.source import open_source
-from h5zarr.virtual import virtual_chunks
-from h5zarr.walk import encode_path, is_dataset
+from h5zarr.virtual import PRINTF_BLOCK, virtual_chunks
+from h5zarr.walk import is_dataset
 
 _SAME_FILE = "."
 # libhdf5 takes a source that it cannot open for one that was never written.
 _MISSING = (SourceNotFoundError, NotHDF5Error, DamagedFileError)
+# As many links libhdf5 follows by default.
+_MOST_FILES_DEEP = 16
 _DIMENSION_LIST = b"DIMENSION_LIST"
 _REFERENCE_LIST = b"REFERENCE_LIST"
 
@@ -158,9 +169,12 @@ def _virtual_data(reader: Reader, dataset: OpenDataset, shape: Shape) -> dict[st
     sources = _Sources(reader=reader)
     try:
         chunks = virtual_chunks(dataset.creation, shape, dataset.fill_value, sources.read)
+    except NotFollowedError:
+        raise
     except UntranslatableError:
         chunks = None
     if chunks is None or chunks.source.stored_type != dataset.known.stored_type:
+        sources.look_at_all(dataset.creation)
         return {"elements": all_elements(dataset, shape, reader.budget)}
     return {
         "chunk_shape": chunks.chunk_shape,
@@ -187,30 +201,65 @@ class _Sources:
             There is one, but it cannot be described.
         """
         if (filename, path) not in self.known:
-            read = self._read_inside if filename == _SAME_FILE else self._read_beside
-            self.known[filename, path] = read(filename, path)
+            place = self.reader.neighbourhood
+            if filename == _SAME_FILE:
+                found = self._read_inside(self.reader.file, place, path, _MOST_FILES_DEEP)
+            else:
+                target = ElsewhereTarget(filename=filename, path=path)
+                found = self._read_beside(place, target, _MOST_FILES_DEEP)
+            self.known[filename, path] = found
         return self.known[filename, path]
 
-    def _read_inside(self, filename: str, path: str) -> tuple[str, Dataset] | None:
-        place = self.reader.neighbourhood
-        return self._describe(self.reader.file, place, path)
+    def look_at_all(self, creation: h5p.PropDCID) -> None:
+        """Look at all sources before libhdf5 reads them itself, over links and virtual datasets in them.
 
-    def _read_beside(self, filename: str, path: str) -> tuple[str, Dataset] | None:
-        place = self.reader.neighbourhood
-        url = place.resolve(filename)
+        Raises
+        ------
+        NotFollowedError
+            One is in a file that may not be opened.
+        """
+        for number in range(creation.get_virtual_count()):
+            names = creation.get_virtual_filename(number), creation.get_virtual_dsetname(number)
+            for block in itertools.count():
+                filename, path = (name.replace(PRINTF_BLOCK, str(block)) for name in names)
+                if not self._is_there(filename, path) or (filename, path) == names:
+                    break
+
+    def _is_there(self, filename: str, path: str) -> bool:
+        try:
+            return self.read(filename, path) is not None
+        except NotFollowedError:
+            raise
+        except UntranslatableError:
+            return True
+
+    def _read_beside(
+        self, place: Neighbourhood, target: ElsewhereTarget, deep: int
+    ) -> tuple[str, Dataset] | None:
+        url = place.resolve(target.filename)
+        if not place.look(url).byte_length:
+            return None
         try:
             with open_source(url) as opened:
                 beside = replace(place, url=url, public_url=place.publish(url))
-                return self._describe(opened.file.id, beside, path)
+                return self._read_inside(opened.file.id, beside, target.path, deep - 1)
         except _MISSING:
             return None
 
-    def _describe(self, file: h5py.h5f.FileID, place: Neighbourhood, path: str) -> tuple[str, Dataset] | None:
+    def _read_inside(
+        self, file: h5py.h5f.FileID, place: Neighbourhood, path: str, deep: int
+    ) -> tuple[str, Dataset] | None:
         try:
-            if not is_dataset(file, path):
+            target = follow_path(file, path)
+            if not isinstance(target, ElsewhereTarget) and not is_dataset(file, target):
                 return None
         except READ_ERRORS:
             return None
+        if isinstance(target, ElsewhereTarget):
+            return self._read_beside(place, target, deep) if deep else None
+        return self._describe(file, place, target)
+
+    def _describe(self, file: h5py.h5f.FileID, place: Neighbourhood, path: str) -> tuple[str, Dataset]:
         source = replace(
             self.reader,
             file=file,
@@ -219,10 +268,11 @@ class _Sources:
             problems=[],
             types=TypeCache(),
         )
-        dataset = read_dataset(source, path, [path])
-        if dataset is None:
-            raise UntranslatableError(source.problems[0].found, source.problems[0].remedy)
-        return place.public_url, dataset
+        try:
+            return place.public_url, _read_dataset(source, path, [path])
+        except READ_ERRORS as error:
+            problem = _unreadable(path, "the source", error)
+            raise UntranslatableError(problem.found, problem.remedy) from error
 
 
 # Attributes ------------------------------------------------------------------------------

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+import posixpath
 from dataclasses import dataclass
 from itertools import starmap
-from pathlib import Path
 
 import h5py
 from h5py import h5d, h5p, h5s
@@ -14,7 +14,7 @@ from h5py._objects import phil
 from h5zarr import libhdf5
 from h5zarr.chunk_index import contiguous_index, empty_index, read_chunk_index
 from h5zarr.errors import UntranslatableError
-from h5zarr.model import ChunkIndex, ExternalFile, Filter, Layout, Shape, grid_shape
+from h5zarr.model import ChunkIndex, ExternalFile, Filter, Layout, Shape, SourceIdentity, grid_shape
 from h5zarr.neighbours import Neighbourhood
 from h5zarr.read_values import READ_ERRORS, KnownType, TypeCache, space_shape
 
@@ -213,19 +213,17 @@ def external_files(dataset: OpenDataset, neighbourhood: Neighbourhood) -> tuple[
         remaining -= length
         if length:
             url = neighbourhood.resolve(name)
-            _check_external_file(neighbourhood, url, byte_offset + length)
+            _check_external_file(neighbourhood.look(url), byte_offset + length)
             public = neighbourhood.publish(url)
             pieces.append(ExternalFile(name=name, url=public, byte_offset=byte_offset, byte_length=length))
     return tuple(pieces)
 
 
-def _check_external_file(neighbourhood: Neighbourhood, url: str, end: int) -> None:
-    """Look whether an external file reaches to ``end`` (bytes); libhdf5 takes the rest for zeros."""
-    if not neighbourhood.is_local:
-        return
-    path = Path(url.removeprefix("file://"))
-    if not path.is_file() or path.stat().st_size < end:
+def _check_external_file(known: SourceIdentity, end: int) -> None:
+    """Check that an external file reaches to ``end`` (bytes); libhdf5 takes the rest for zeros."""
+    if known.byte_length is not None and known.byte_length < end:
+        name = posixpath.basename(known.url)
         raise UntranslatableError(
-            f"external storage in {path.name}, which is missing or ends before byte {end}",
+            f"external storage in {name}, which is missing or ends before byte {end}",
             "put the file beside the HDF5 file",
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from h5zarr.errors import ReferencesError, SourceError
 from h5zarr.identity import difference
 from h5zarr.model import JSON, Selection, SourceIdentity
+from h5zarr.neighbours import Neighbourhood
 from h5zarr.references.formats import read_provenance
 from h5zarr.references.provenance import Provenance
 from h5zarr.source import identify, local_path, local_url
@@ -26,8 +27,6 @@ def provenance_if_current(
     output_options: Mapping[str, Any] | None = None,
 ) -> Provenance | None:
     """Return where references come from, if new ones would come from the same file, unchanged.
-
-    Other files that it names, such as sources of virtual datasets, are not looked at.
 
     Parameters
     ----------
@@ -59,8 +58,21 @@ def provenance_if_current(
     path = local_path(source)
     url = public_url or (now.url if path is None else local_url(path))
     asked = (version("h5zarr"), selection, options)
-    is_ours = (known.version, known.selection, known.options) == asked
-    return known if is_ours and _is_same(known.source, replace(now, url=url)) else None
+    if (known.version, known.selection, known.options) != asked:
+        return None
+    place = Neighbourhood(
+        url=now.url if path is None else local_url(path), public_url=url, storage_options=storage_options
+    )
+    now = replace(now, url=url, is_local_copy=path is not None and url != place.url)
+    is_same = _is_same(known.source, now) and not _are_others(known.neighbours, place)
+    return known if is_same else None
+
+
+def _are_others(before: Iterable[SourceIdentity], place: Neighbourhood) -> bool:
+    try:
+        return any(place.difference(one) is not None for one in before)
+    except SourceError:
+        return True
 
 
 def _is_same(before: SourceIdentity | None, now: SourceIdentity) -> bool:

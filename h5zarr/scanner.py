@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,8 +11,16 @@ from typing import Any
 import h5py
 from h5py import h5f
 
-from h5zarr.errors import Problem, SourceChangedError, SourceError, UntranslatableError
+from h5zarr.errors import (
+    GroupNotFoundError,
+    Problem,
+    SourceChangedError,
+    SourceError,
+    SourceNotFoundError,
+    UntranslatableError,
+)
 from h5zarr.isolation import call_isolated
+from h5zarr.link_paths import ElsewhereTarget, follow_path
 from h5zarr.model import Dataset, FileScan, Group, Selection
 from h5zarr.neighbours import Neighbourhood
 from h5zarr.prefetch import Interest, one_line
@@ -102,8 +111,13 @@ def scan(
         source, storage_options=storage_options, public_url=public_url, interest=interest
     ) as opened:
         check_public(opened.identity.url)
-        place = Neighbourhood(url=opened.url, public_url=opened.identity.url, follow_external=follow_external)
-        _scan_file(job, opened.file, _Mount(inner=selection.root, outer=selection.root, place=place))
+        place = Neighbourhood(
+            url=opened.url,
+            public_url=opened.identity.url,
+            follow_external=follow_external,
+            storage_options=storage_options,
+        )
+        _scan_root(job, opened.file, _Mount(inner=selection.root, outer=selection.root, place=place))
         page_byte_length = _page_byte_length(opened.file)
     return FileScan(
         source=opened.identity,
@@ -111,6 +125,7 @@ def scan(
         groups=tuple(job.groups),
         datasets=tuple(job.datasets),
         problems=tuple(job.problems),
+        neighbours=tuple(one for url, one in place.met.items() if url != opened.identity.url),
         page_byte_length=page_byte_length,
         fetched=opened.fetched,
     )
@@ -175,6 +190,21 @@ class _Mount:
         return self.outer + below if below != "/" else self.outer
 
 
+def _scan_root(job: _Job, file: h5py.File, mount: _Mount) -> None:
+    """Scan the selected group; a link may lead to it in another file."""
+    try:
+        target = follow_path(file.id, mount.inner)
+    except READ_ERRORS:
+        target = mount.inner  # which is told of where it is opened
+    if not isinstance(target, ElsewhereTarget):
+        _scan_file(job, file, mount)
+        return
+    try:
+        _scan_linked(job, target, mount)
+    except UntranslatableError as refused:
+        raise GroupNotFoundError(f"{mount.inner}: {refused.found}; {refused.remedy}") from refused
+
+
 def _scan_file(job: _Job, file: h5py.File, mount: _Mount) -> None:
     found = walk(file, mount.inner)
     names = {address: mount.path(path) for address, path in found.path_of_address().items()}
@@ -220,10 +250,10 @@ def _report(job: _Job, total: int) -> None:
 def _follow_external_link(job: _Job, link: ExternalLink, mount: _Mount) -> None:
     """Scan what an external link leads to as if it stood in the scanned file."""
     path = mount.path(link.path)
+    target = ElsewhereTarget(filename=link.filename, path=link.target)
     described = f"an external link to {link.target} in {link.filename}"
     try:
-        url = mount.place.resolve(link.filename)
-        _scan_linked(job, url, link.target, path, mount)
+        _scan_linked(job, target, replace(mount, outer=path))
     except UntranslatableError as refused:
         job.problems.append(Problem(path=path, found=f"{described}: {refused.found}", remedy=refused.remedy))
     except SourceChangedError:
@@ -235,19 +265,35 @@ def _follow_external_link(job: _Job, link: ExternalLink, mount: _Mount) -> None:
         )
 
 
-def _scan_linked(job: _Job, url: str, target: str, path: str, mount: _Mount) -> None:
-    inner = "/" + target.strip("/")
+def _scan_linked(job: _Job, target: ElsewhereTarget, mount: _Mount) -> None:
+    """Scan what is in another file than the mount's, to appear at the mount's outer path."""
+    url, inner = mount.place.resolve(target.filename), "/" + target.path.strip("/")
     above = (*mount.above, (url, inner))
     if (url, inner) in mount.above or len(above) > _MOST_EXTERNAL_LINKS_DEEP:
         raise UntranslatableError("it leads back to itself", "nothing is lost but the repetition")
     place = replace(mount.place, url=url, public_url=mount.place.publish(url))
-    linked = _Mount(inner=inner, outer=path, place=place, above=above)
+    linked = _Mount(inner=inner, outer=mount.outer, place=place, above=above)
     interest = job.interest(inner, lambda inner_path: job.selection.selects(linked.path(inner_path)))
-    with open_source(url, storage_options=job.storage_options, interest=interest) as opened:
-        if is_dataset(opened.file.id, inner):
-            _read_linked_dataset(job, opened.file, linked)
-        else:
-            _scan_file(job, opened.file, linked)
+    with contextlib.ExitStack() as stack:
+        source = open_source(url, storage_options=job.storage_options, interest=interest)
+        try:
+            opened = stack.enter_context(source)
+        except SourceNotFoundError:
+            mount.place.note(url, None)
+            raise
+        mount.place.note(url, opened.identity)
+        _scan_target(job, opened.file, linked)
+
+
+def _scan_target(job: _Job, file: h5py.File, mount: _Mount) -> None:
+    """Scan what a link leads to, which may be another link."""
+    target = follow_path(file.id, mount.inner)
+    if isinstance(target, ElsewhereTarget):
+        _scan_linked(job, target, mount)
+    elif is_dataset(file.id, target):
+        _read_linked_dataset(job, file, mount)
+    else:
+        _scan_file(job, file, mount)
 
 
 def _read_linked_dataset(job: _Job, file: h5py.File, mount: _Mount) -> None:

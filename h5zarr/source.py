@@ -278,7 +278,14 @@ def _open_local(path: str, way: _Way) -> OpenSource:
     url = local_url(path)
     way.stack.enter_context(_unchanged_local(path, status))
     file = way.stack.enter_context(_share(path, status))
-    return OpenSource(file=file, identity=local_identity(status, way.public_url or url), url=url)
+    return OpenSource(file=file, identity=_published(local_identity(status, url), way), url=url)
+
+
+def _published(identity: SourceIdentity, way: _Way) -> SourceIdentity:
+    """Return the identity of a local file as references name it."""
+    if way.public_url is None or way.public_url == identity.url:
+        return identity
+    return replace(identity, url=way.public_url, is_local_copy=True)
 
 
 @contextlib.contextmanager

@@ -96,6 +96,7 @@ def translate(scan: FileScan, *, links: Links = "arrays", phony_dimensions: bool
         source=scan.source,
         selection=scan.selection,
         problems=tuple(problems),
+        neighbours=scan.neighbours,
     )
 
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from h5zarr.errors import ReferencesError
-from h5zarr.model import ArrayNode, GroupNode, Hierarchy, SourceIdentity
+from h5zarr.model import ArrayNode, GroupNode, Hierarchy, Part, SourceIdentity
 from h5zarr.prefetch.redact import redact
+from h5zarr.references.provenance import known_files
 from h5zarr.source import check_public, local_path
 
 Renames = Mapping[str, str] | Sequence[tuple[str, str]]
@@ -57,7 +58,8 @@ def with_new_urls(hierarchy: Hierarchy, renames: Renames) -> Hierarchy:
         hierarchy,
         nodes={path: _node(node, new) for path, node in hierarchy.nodes.items()},
         source=None if hierarchy.source is None else _identity(hierarchy.source, new),
-        parts=tuple(replace(part, source=_identity(part.source, new)) for part in hierarchy.parts),
+        parts=tuple(_part(part, new) for part in hierarchy.parts),
+        neighbours=tuple(_identity(one, new) for one in hierarchy.neighbours),
     )
 
 
@@ -118,10 +120,8 @@ def _refuse_same(new: Mapping[str, str]) -> None:
 
 
 def _urls(hierarchy: Hierarchy) -> Iterable[str]:
-    if hierarchy.source is not None:
-        yield hierarchy.source.url
-    for part in hierarchy.parts:
-        yield part.source.url
+    for one in known_files(hierarchy):
+        yield one.url
     for array in hierarchy.arrays():
         yield from array.manifest.locations
 
@@ -131,6 +131,11 @@ def _node(node: GroupNode | ArrayNode, new: Mapping[str, str]) -> GroupNode | Ar
         return node
     locations = tuple(new[location] for location in node.manifest.locations)
     return replace(node, manifest=replace(node.manifest, locations=locations))
+
+
+def _part(part: Part, new: Mapping[str, str]) -> Part:
+    neighbours = tuple(_identity(one, new) for one in part.neighbours)
+    return replace(part, source=_identity(part.source, new), neighbours=neighbours)
 
 
 def _identity(source: SourceIdentity, new: Mapping[str, str]) -> SourceIdentity:

@@ -20,15 +20,18 @@ from fsspec.utils import stringify_path
 
 from h5zarr.compare_arrays import READ_ERRORS, Progress, choose_blocks, compare_values, one_line
 from h5zarr.consumer import OpenReferences, References, open_references
-from h5zarr.errors import ReferencesError
+from h5zarr.errors import GroupNotFoundError, ReferencesError
 from h5zarr.identity import difference
+from h5zarr.link_paths import leads_out
+from h5zarr.linked_files import LinkedFiles
 from h5zarr.model import Part, SourceIdentity
+from h5zarr.neighbours import Neighbourhood
 from h5zarr.object_check import ObjectCheck
 from h5zarr.object_names import find_objects
 from h5zarr.prefetch import redact
 from h5zarr.references.provenance import Provenance
 from h5zarr.report import Findings, Kind, Mismatch, ValidationReport, summed
-from h5zarr.source import identify, open_source
+from h5zarr.source import OpenSource, identify, local_path, local_url, open_source
 from h5zarr.workers import Work, run_in_executor, run_in_processes
 
 __all__ = ["Kind", "Mismatch", "ValidationReport", "validate"]
@@ -157,6 +160,12 @@ class _FilePart:
     """Its place among several; None where it is the only one."""
     is_first: bool
     """Whether it is the first."""
+    neighbours: tuple[SourceIdentity, ...]
+    """What the references tell of further files that it names."""
+
+    def comparable(self, recorded: SourceIdentity) -> SourceIdentity:
+        """Return of what references tell of a file what a copy of it has, too: times and tags are its own."""
+        return replace(recorded, modified=None, etag=None) if self.is_moved else recorded
 
 
 @contextlib.contextmanager
@@ -177,17 +186,25 @@ def _only_part(told: Provenance, job: _Job) -> _FilePart:
         raise ReferencesError("the references do not tell which file they were made of; give it as source")
     url = job.source if told.source is None or job.source is not None else told.source.url
     assert url is not None
-    return _FilePart(url=url, recorded=told.source, is_moved=job.source is not None, part=None, is_first=True)
+    return _FilePart(
+        url=url,
+        recorded=told.source,
+        is_moved=job.source is not None,
+        part=None,
+        is_first=True,
+        neighbours=told.neighbours,
+    )
 
 
 def _validate_file(
     opened: OpenReferences, one: _FilePart, job: _Job, progress: Progress | None
 ) -> ValidationReport:
     findings = Findings()
-    findings.extend(_source_changes(one, identify(one.url, job.storage_options)))
+    findings.extend(_source_changes(one, job.storage_options))
     before = opened.store.byte_length
     told = opened.provenance
-    with open_source(one.url, storage_options=job.storage_options) as source:
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(open_source(one.url, storage_options=job.storage_options))
         root = told.selection.root if one.part is None else one.part.selection.root
         check = ObjectCheck(
             provenance=told,
@@ -195,6 +212,7 @@ def _validate_file(
             is_first=one.is_first,
             file=source.file,
             remote=source.remote,
+            linked=_linked_files(source, root, told, job, stack),
             names=find_objects(source.file, root),
             root=_open_group(opened, findings),
             references=opened.entries,
@@ -217,17 +235,44 @@ def _validate_file(
     )
 
 
-def _source_changes(one: _FilePart, now: SourceIdentity) -> Iterator[Mismatch]:
-    """Yield what tells that the file is another one; a copy has its own times and tags."""
+def _linked_files(
+    source: OpenSource, root: str, told: Provenance, job: _Job, stack: contextlib.ExitStack
+) -> LinkedFiles | None:
+    """Return the files that links of a remote file lead to."""
+    follow_external = bool(told.options.get("follow_external"))
+    place = Neighbourhood(url=source.url, public_url=source.url, follow_external=follow_external)
+    if place.is_local:
+        return None
+    if leads_out(source.file.id, root):
+        raise GroupNotFoundError(
+            f"{redact(source.url)}: {root} is in another file, and libhdf5 follows no links of remote"
+            " files; give a local copy as source"
+        )
+    return LinkedFiles(place=place, storage_options=job.storage_options, stack=stack)
+
+
+def _source_changes(one: _FilePart, storage_options: Mapping[str, Any]) -> Iterator[Mismatch]:
+    """Yield what tells that the file, or one that it names, is another one."""
+    now = identify(one.url, storage_options)
     if one.recorded is None:
         return
-    before = one.recorded
-    if one.is_moved:
-        before = SourceIdentity(url=before.url, byte_length=before.byte_length)
-    found = difference(before, now)
+    found = difference(one.comparable(one.recorded), now)
     if found is not None:
-        expected = "the file that was scanned"
-        yield Mismatch(path="/", kind=Kind.SOURCE_CHANGED, expected=expected, found=f"another one: {found}")
+        yield _changed("the file that was scanned", found)
+    path = local_path(one.url)
+    place = Neighbourhood(
+        url=one.url if path is None else local_url(path),
+        public_url=one.recorded.url,
+        storage_options=storage_options,
+    )
+    for neighbour in one.neighbours:
+        found = place.difference(one.comparable(neighbour))
+        if found is not None:
+            yield _changed(f"the file {redact(neighbour.url)} as it was", found)
+
+
+def _changed(expected: str, found: str) -> Mismatch:
+    return Mismatch(path="/", kind=Kind.SOURCE_CHANGED, expected=expected, found=f"another one: {found}")
 
 
 def _open_group(opened: OpenReferences, findings: Findings) -> zarr.Group:
@@ -295,7 +340,12 @@ def _validate_elsewhere(task: tuple[int, _Job]) -> ValidationReport:
 def _validate_part(opened: OpenReferences, parts: Sequence[Part], number: int, job: _Job) -> ValidationReport:
     part = parts[number]
     one = _FilePart(
-        url=part.source.url, recorded=part.source, is_moved=False, part=part, is_first=number == 0
+        url=part.source.url,
+        recorded=part.source,
+        is_moved=False,
+        part=part,
+        is_first=number == 0,
+        neighbours=part.neighbours,
     )
     report = _validate_file(opened, one, job, None)
     named = [replace(one, expected=f"{one.expected} (in {part.source.url})") for one in report.mismatches]

@@ -20,7 +20,8 @@ from h5zarr.model import ChunkIndex, Dataset, Layout, Shape, UInt32Column, UInt6
 ReadSource = Callable[[str, str], tuple[str, Dataset] | None]
 """Returns URL and description of a dataset by file name and path; None where it is not there."""
 
-_PRINTF_BLOCK = "%b"
+PRINTF_BLOCK = "%b"
+"""What stands for the number of a source in the names of numbered ones."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,7 +111,7 @@ def _boxes_of(
     slab = _slab(creation.get_virtual_vspace(number), shape)
     if slab is None:
         return None
-    if _PRINTF_BLOCK in filename or _PRINTF_BLOCK in path:
+    if PRINTF_BLOCK in filename or PRINTF_BLOCK in path:
         return _numbered_boxes(filename, path, slab, shape, read_source)
     interval = _interval(slab, shape)
     source_start = _source_start(creation.get_virtual_srcspace(number))
@@ -175,8 +176,9 @@ def _numbered_boxes(
     boxes: list[_Box] = []
     for number in itertools.count():
         at = start[axis] + number * stride[axis]
-        names = [text.replace(_PRINTF_BLOCK, str(number)) for text in (filename, path)]
-        if at >= shape[axis] or read_source(*names) is None:
+        names = [text.replace(PRINTF_BLOCK, str(number)) for text in (filename, path)]
+        # The one that is missing is looked at, too: the dataset grows when it comes.
+        if read_source(*names) is None or at >= shape[axis]:
             return boxes
         begins = (*start[:axis], at, *start[axis + 1 :])
         extent = tuple(

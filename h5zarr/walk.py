@@ -10,6 +10,7 @@ from h5py import h5, h5g, h5l, h5o, h5p
 
 from h5zarr.errors import DamagedFileError, GroupNotFoundError, Problem
 from h5zarr.libhdf5 import object_info
+from h5zarr.link_paths import ElsewhereTarget, decode_path, encode_path, follow_path
 from h5zarr.read_values import READ_ERRORS
 
 _CHECK_FILE = "check the file with h5dump, or copy it again from its origin"
@@ -36,7 +37,7 @@ class Walk:
     dataset_names: dict[int, list[str]] = field(default_factory=dict)
     """Absolute paths of each dataset by the address of its object header (bytes), first name first."""
     external_links: list[ExternalLink] = field(default_factory=list)
-    """Links to objects of other files."""
+    """Links to objects of other files, also soft links over such."""
     problems: list[Problem] = field(default_factory=list)
     """Links that lead nowhere."""
 
@@ -52,13 +53,8 @@ class _Link:
     address: int | None
 
 
-def encode_path(path: str) -> bytes:
-    """Return the bytes of a path as HDF5 has it, also where they are not UTF-8."""
-    return path.encode("utf-8", "surrogateescape")
-
-
 def is_dataset(file: h5py.h5f.FileID, path: str) -> bool:
-    """Return whether a path leads to a dataset.
+    """Return whether a path leads to a dataset; it must not lead out of the file.
 
     Raises
     ------
@@ -133,7 +129,7 @@ def _follow(
     group: h5g.GroupID, parent: str, link: _Link, found: Walk, soft: list[tuple[str, bytes]]
 ) -> str | None:
     """Note where a link leads; return the path of a group that was not known before."""
-    path = parent.rstrip("/") + "/" + link.name.decode("utf-8", "surrogateescape")
+    path = parent.rstrip("/") + "/" + decode_path(link.name)
     if link.kind == h5l.TYPE_HARD:
         return _follow_hard(group, path, link, found)
     if link.kind == h5l.TYPE_SOFT:
@@ -173,7 +169,12 @@ def _follow_hard(group: h5g.GroupID, path: str, link: _Link, found: Walk) -> str
 def _resolve_soft_link(file: h5py.File, path: str, name: bytes, found: Walk) -> None:
     """Find the object of a soft link; one outside of the selection is walked under the link's name."""
     try:
-        info = object_info(file.id, encode_path(path))
+        target = follow_path(file.id, path)
+        if isinstance(target, ElsewhereTarget):
+            link = ExternalLink(path=path, filename=target.filename, target=target.path)
+            found.external_links.append(link)
+            return
+        info = object_info(file.id, encode_path(target))
     except READ_ERRORS:
         found.problems.append(_dangling(file, path, name))
         return
@@ -209,7 +210,7 @@ def _note_external_link(group: h5g.GroupID, path: str, name: bytes, found: Walk)
     except READ_ERRORS as error:
         found.problems.append(_unreadable(path, "external link", error))
         return
-    filename, target = (part.decode("utf-8", "surrogateescape") for part in value)
+    filename, target = map(decode_path, value)
     found.external_links.append(ExternalLink(path=path, filename=filename, target=target))
 
 

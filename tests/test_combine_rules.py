@@ -564,7 +564,7 @@ def test_file_that_changed_between_scans(other: dict[str, Any], turn: int, tmp_p
 def test_the_most_complete_identity_counts(turn: int) -> None:
     url = "https://h/x.h5"
     told = [
-        SourceIdentity(url=url, modified=5.0),
+        SourceIdentity(url=url, byte_length=3, modified=5.0, is_local_copy=True),
         SourceIdentity(url=url, byte_length=3, etag="e", modified=7.0),
     ]
     assert by_url(told[::turn]) == {url: told[1]}

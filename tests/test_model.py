@@ -192,13 +192,13 @@ ORDER_TEXT = """
     filter_registry fragile_filters chunk_form filters file_image
     sequences dtype_json attributes dimensions datatypes inline_values translator
     prefetch isolation identity streams source neighbours chunk_index virtual
-    read_datatype read_values walk read_storage read_data read_object scanner
+    read_datatype read_values link_paths walk read_storage read_data read_object scanner
     output rectilinear references
     codecs zarr_types sequence_codec
     converter inputs output_names file_report resume workers many
     url_renames renamer
     combining combiner
-    blocks placement block_fetch object_names
+    blocks placement block_fetch object_names linked_files
     compare compare_attributes compare_times report compare_arrays consumer object_check validator
     reading xarray_backend
     io_plan outline references_inspection inspection

@@ -77,8 +77,7 @@ class StoreOptions:
 
     def places(self, origin: Provenance) -> DataPlaces:
         """Return where the files are that references point into."""
-        known = [origin.source, *(part.source for part in origin.parts)]
-        identities = tuple(source for source in known if source is not None) if self.check_source else ()
+        identities = tuple(provenance.known_files(origin)) if self.check_source else ()
         options = self.storage_options if self.remote_options is None else self.remote_options
         return DataPlaces(storage_options=options or {}, protocol=self.remote_protocol, identities=identities)
 
@@ -157,6 +156,7 @@ def _origin(hierarchy: Hierarchy) -> Provenance:
         problems=hierarchy.problems,
         parts=hierarchy.parts,
         options=hierarchy.options,
+        neighbours=hierarchy.neighbours,
     )
 
 

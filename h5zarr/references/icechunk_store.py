@@ -216,11 +216,10 @@ def _checksums(hierarchy: Hierarchy, urls: Mapping[str, str]) -> dict[str, Check
 
 def _checksum(location: str, source: SourceIdentity | None) -> Checksum:
     scheme = location.partition("://")[0]
+    if source is None or source.is_local_copy:
+        return _whole_second(_modified(location)) if scheme == "file" else None
     if scheme == "file":
-        return _whole_second(_modified(location) if source is None else source.modified)
-    # Without an entity tag, a server was not asked: a local file was scanned that is public elsewhere.
-    if source is None or source.etag is None:
-        return None
+        return _whole_second(source.modified)
     # Icechunk sends the tag without quotes, with which it matches nothing on most HTTP servers.
     return source.etag if scheme == "s3" else _whole_second(source.modified)
 
@@ -364,14 +363,7 @@ def load(
         repository, session = _open(url, version, options, options)
         origin = _provenance(repository, session)
         nodes = sync(_nodes(session.store))
-    return Hierarchy(
-        nodes=nodes,
-        source=origin.source,
-        selection=origin.selection,
-        problems=origin.problems,
-        parts=origin.parts,
-        options=origin.options,
-    )
+    return origin.hierarchy(nodes)
 
 
 def _open(

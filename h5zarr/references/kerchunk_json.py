@@ -227,13 +227,8 @@ def _hierarchy(document: ReferenceDocument, origin: Provenance) -> Hierarchy:
     _check_that_all_are_v3(documents, metadata)
     arrays = {path: own for path, own in metadata.items() if own["node_type"] == "array"}
     nodes = array_nodes(arrays, chunks, document)
-    return Hierarchy(
-        nodes={path: nodes.get(path) or GroupNode(path=path, metadata=own) for path, own in metadata.items()},
-        source=origin.source,
-        selection=origin.selection,
-        problems=origin.problems,
-        parts=origin.parts,
-        options=origin.options,
+    return origin.hierarchy(
+        {path: nodes.get(path) or GroupNode(path=path, metadata=own) for path, own in metadata.items()}
     )
 
 

@@ -222,14 +222,7 @@ def load(url: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | No
         folder = _Folder.at(stringify_path(url), storage_options)
         document = json.loads(folder.read(CONSOLIDATED_KEY))
         origin = provenance.from_json(document.get("h5zarr"))
-        return Hierarchy(
-            nodes=_nodes(folder, document["metadata"], document["record_size"]),
-            source=origin.source,
-            selection=origin.selection,
-            problems=origin.problems,
-            parts=origin.parts,
-            options=origin.options,
-        )
+        return origin.hierarchy(_nodes(folder, document["metadata"], document["record_size"]))
 
 
 def read_provenance(

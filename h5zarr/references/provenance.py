@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
 
 from h5zarr.errors import Problem, ReferencesError
-from h5zarr.model import JSON, Hierarchy, Part, Selection, SourceIdentity
+from h5zarr.model import JSON, ArrayNode, GroupNode, Hierarchy, Part, Selection, SourceIdentity
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,10 +25,27 @@ class Provenance:
     """The files that were combined; () where none were."""
     options: Mapping[str, JSON] = field(default_factory=dict)
     """Options of `h5zarr.convert` that shaped them, where they were not the defaults."""
+    neighbours: tuple[SourceIdentity, ...] = ()
+    """Further files that ``source`` names, as of `FileScan`."""
+
+    def hierarchy(self, nodes: Mapping[str, GroupNode | ArrayNode]) -> Hierarchy:
+        """Return the hierarchy of nodes that come from there."""
+        own = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "version"}
+        return Hierarchy(nodes=nodes, **own)
 
 
 NOTHING_KNOWN = Provenance(version=None, source=None, selection=Selection(), problems=(), parts=())
 """Of references that do not tell."""
+
+
+def known_files(origin: Provenance | Hierarchy) -> Iterator[SourceIdentity]:
+    """Yield what is known of all files; of one, several may tell."""
+    if origin.source is not None:
+        yield origin.source
+    yield from origin.neighbours
+    for part in origin.parts:
+        yield part.source
+        yield from part.neighbours
 
 
 def to_json(hierarchy: Hierarchy, version: str) -> dict[str, JSON]:
@@ -49,6 +66,8 @@ def to_json(hierarchy: Hierarchy, version: str) -> dict[str, JSON]:
     }
     if hierarchy.parts:
         document["parts"] = [_part_json(part) for part in hierarchy.parts]
+    if hierarchy.neighbours:
+        document["neighbours"] = list(map(_source_json, hierarchy.neighbours))
     if hierarchy.options:
         document["options"] = dict(hierarchy.options)
     return document
@@ -72,6 +91,7 @@ def from_json(document: Mapping[str, JSON] | None) -> Provenance:
             problems=tuple(map(Problem.from_json, document["problems"])),
             parts=tuple(map(_part, document.get("parts", ()))),
             options=dict(document.get("options", {})),
+            neighbours=_neighbours(document),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
@@ -79,12 +99,17 @@ def from_json(document: Mapping[str, JSON] | None) -> Provenance:
 
 
 def _source_json(source: SourceIdentity) -> dict[str, JSON]:
-    return {
+    told: dict[str, JSON] = {
         "url": source.url,
         "byte_length": source.byte_length,
         "modified": source.modified,
         "etag": source.etag,
     }
+    return {**told, "is_local_copy": True} if source.is_local_copy else told
+
+
+def _neighbours(document: Mapping[str, JSON]) -> tuple[SourceIdentity, ...]:
+    return tuple(SourceIdentity(**one) for one in document.get("neighbours", ()))
 
 
 def _selection_json(selection: Selection) -> dict[str, JSON]:
@@ -102,12 +127,15 @@ def _selection(document: Mapping[str, JSON]) -> Selection:
 
 
 def _part_json(part: Part) -> dict[str, JSON]:
-    return {
+    document: dict[str, JSON] = {
         "source": _source_json(part.source),
         "selection": _selection_json(part.selection),
         "start": dict(part.start),
         "extent": dict(part.extent),
     }
+    if part.neighbours:
+        document["neighbours"] = list(map(_source_json, part.neighbours))
+    return document
 
 
 def _part(document: Mapping[str, JSON]) -> Part:
@@ -116,4 +144,5 @@ def _part(document: Mapping[str, JSON]) -> Part:
         selection=_selection(document["selection"]),
         start=dict(document["start"]),
         extent=dict(document["extent"]),
+        neighbours=_neighbours(document),
     )

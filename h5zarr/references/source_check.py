@@ -6,17 +6,16 @@ import contextlib
 import functools
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from fsspec.core import split_protocol
 
 from h5zarr.errors import SourceChangedError
 from h5zarr.identity import difference, still_there, unchanged
 from h5zarr.model import Hierarchy, SourceIdentity
 from h5zarr.prefetch import redact
-from h5zarr.references.stored_bytes import LOCAL, cut_off
+from h5zarr.references.provenance import known_files
+from h5zarr.references.stored_bytes import cut_off
 from h5zarr.source import identify
 
 _ASKED_AT_ONCE = 16
@@ -30,10 +29,7 @@ def known_sources(hierarchy: Hierarchy) -> dict[str, SourceIdentity]:
     SourceChangedError
         As `by_url`.
     """
-    told = [part.source for part in hierarchy.parts]
-    if hierarchy.source is not None:
-        told.append(hierarchy.source)
-    return by_url(told)
+    return by_url(known_files(hierarchy))
 
 
 def by_url(told: Iterable[SourceIdentity]) -> dict[str, SourceIdentity]:
@@ -49,7 +45,7 @@ def by_url(told: Iterable[SourceIdentity]) -> dict[str, SourceIdentity]:
     for identity in told:
         url = identity.url
         other = known.setdefault(url, identity)
-        found = difference(_comparable(url, other), _comparable(url, identity))
+        found = difference(other, identity)
         if found is not None:
             raise SourceChangedError(
                 f"{redact(url)}: was scanned twice and changed in between: {found}; convert it again"
@@ -58,18 +54,10 @@ def by_url(told: Iterable[SourceIdentity]) -> dict[str, SourceIdentity]:
     return known
 
 
-def _completeness(identity: SourceIdentity) -> int:
-    """Return how many things are known by which a file is told from another one."""
-    return sum(value is not None for value in (identity.byte_length, identity.modified, identity.etag))
-
-
-def _comparable(url: str, scanned: SourceIdentity) -> SourceIdentity:
-    """Return an identity with what is comparable: a file that was scanned here may be public elsewhere.
-
-    It has a time of its own there.
-    """
-    is_elsewhere = split_protocol(url)[0] not in LOCAL and scanned.etag is None
-    return replace(scanned, modified=None) if is_elsewhere else scanned
+def _completeness(identity: SourceIdentity) -> tuple[bool, int]:
+    """Return what is more where more is known by which a file is told from another one."""
+    known = (identity.byte_length, identity.modified, identity.etag)
+    return not identity.is_local_copy, sum(value is not None for value in known)
 
 
 @contextlib.contextmanager
@@ -131,7 +119,7 @@ def check_scanned(url: str, scanned: SourceIdentity, now: SourceIdentity) -> Non
     SourceChangedError
         It is another one.
     """
-    found = difference(_comparable(url, scanned), now)
+    found = difference(scanned, now)
     if found is not None:
         raise SourceChangedError(
             f"{redact(url)}: is not the file that was scanned: {found}; convert it again"
