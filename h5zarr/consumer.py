@@ -20,13 +20,13 @@ from zarr.storage import FsspecStore, WrapperStore
 from h5zarr.compare_arrays import READ_ERRORS, one_line
 from h5zarr.errors import ReferencesError
 from h5zarr.model import JSON
+from h5zarr.protocols import LOCAL, is_local, options_of
 from h5zarr.references import formats, keys, provenance
 from h5zarr.references.provenance import Provenance
 
 if TYPE_CHECKING:
     from h5zarr.references.formats import Format
 
-_LOCAL = frozenset({None, "file", "local"})
 
 References = str | os.PathLike[str] | Mapping[str, JSON]
 """Path or URL of references of any format, or fsspec's reference specification as a dict."""
@@ -134,10 +134,10 @@ def _reference_store(
 ) -> FsspecStore:
     """Open references (READ_SIDE: both filesystems must be asynchronous)."""
     protocol = _protocol(told) or source_protocol
-    remote: dict[str, Any] = {} if protocol in _LOCAL else {"remote_protocol": protocol}
+    remote: dict[str, Any] = {} if protocol in LOCAL else {"remote_protocol": protocol}
     if storage_options or remote:
         remote["remote_options"] = {**storage_options, "asynchronous": True}
-    if isinstance(references, str) and split_protocol(references)[0] not in _LOCAL:
+    if isinstance(references, str) and not is_local(references):
         remote["target_options"] = dict(storage_options)
     options = {"fo": references, "asynchronous": True, **remote}
     try:
@@ -153,7 +153,7 @@ def _protocol(told: Provenance) -> str | None:
 
 
 def _counted(store: Store, entries: Mapping[str, Any], told: Provenance) -> OpenReferences:
-    is_far = _protocol(told) not in _LOCAL
+    is_far = _protocol(told) not in LOCAL
 
     def is_reference(key: str) -> bool:
         return is_far and key in entries and not isinstance(entries[key], str | bytes | dict)
@@ -214,7 +214,7 @@ def _open_store(url: str, chosen: Format, storage_options: Mapping[str, Any]) ->
         place, version = formats.repository_version(url)
         store: Store = icechunk_store.open_store(place, version=version, storage_options=storage_options)
     else:
-        options = {} if split_protocol(url)[0] in _LOCAL else dict(storage_options)
+        options = options_of(url, storage_options)
         absolute = url if "://" in url else Path(url).absolute().as_uri()
         store = FsspecStore.from_url(absolute, storage_options=options, read_only=True)
     return OpenReferences(store=CountingStore(store), entries=StoreEntries(store), provenance=told)

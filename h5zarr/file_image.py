@@ -85,15 +85,6 @@ def decode_chunk(
     return values[: count * conversion.byte_lengths[-1]]
 
 
-def is_convertible(stored_type: bytes, memory_type: bytes) -> bool:
-    """Return whether the codec can convert elements between two datatypes (`H5Tencode`)."""
-    try:
-        _conversion(stored_type, memory_type)
-    except ReferencesError:
-        return False
-    return True
-
-
 def unfilter_chunk(
     form: ChunkForm, stored_bytes: bytes | ByteArray, filter_mask: int | None = None
 ) -> ByteArray:

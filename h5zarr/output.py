@@ -17,8 +17,8 @@ from fsspec.utils import stringify_path
 
 from h5zarr.errors import H5zarrError, OutputError
 from h5zarr.prefetch.redact import one_line, redact
+from h5zarr.protocols import LOCAL
 
-_LOCAL = frozenset({None, "file", "local"})
 _UNFINISHED = ".unfinished"
 """What is in a remote folder while it is written, and stays there where this fails."""
 _MAGIC = frozenset("*?[]")
@@ -48,7 +48,7 @@ def write_whole(
     target = stringify_path(out)
     protocol, path = split_protocol(target)
     with output_errors(redact(target)):
-        if protocol in _LOCAL:
+        if protocol in LOCAL:
             _write_local(Path(path), blocks)
         else:
             _write_remote(target, blocks, dict(storage_options or {}))
@@ -93,7 +93,7 @@ def whole_folder(
     """
     target = stringify_path(out)
     protocol, path = split_protocol(target)
-    if protocol in _LOCAL:
+    if protocol in LOCAL:
         folder = _local_folder(Path(os.path.realpath(path)), last, target)
     else:
         folder = _remote_folder(target, last, dict(storage_options or {}))

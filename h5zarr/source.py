@@ -47,12 +47,12 @@ from h5zarr.prefetch import (
     open_prefetched,
     redact,
 )
+from h5zarr.protocols import LOCAL, is_local
 from h5zarr.streams import check_signature, empty_file, open_hdf5, open_stream
 
 Source: TypeAlias = str | os.PathLike[str] | IO[bytes] | h5py.File
 """What can be scanned."""
 
-_LOCAL = (None, "file", "local")
 _REMOTE_BLOCK_BYTES = 2**20
 
 
@@ -147,7 +147,7 @@ def local_path(source: Source) -> Path | None:
         return Path(source.filename)
     name = source if isinstance(source, str | os.PathLike) else getattr(source, "name", None)
     protocol, path = split_protocol(stringify_path(name)) if isinstance(name, str | os.PathLike) else ("", "")
-    return Path(path) if protocol in _LOCAL else None
+    return Path(path) if protocol in LOCAL else None
 
 
 def identify(url: str, storage_options: Mapping[str, Any] | None = None) -> SourceIdentity:
@@ -180,7 +180,7 @@ class _Way:
 
 def _open_url(url: str, storage_options: dict[str, Any], way: _Way) -> OpenSource:
     protocol, path = split_protocol(url)
-    if protocol in _LOCAL:
+    if protocol in LOCAL:
         return _open_local(path, way)
     way.stack.enter_context(_without_secret_causes(url))
     filesystem, path, url = _reach(url, storage_options)
@@ -223,13 +223,13 @@ def _open_fsspec_file(source: OpenFile, way: _Way) -> OpenSource:
 
 def _is_chained(url: str) -> bool:
     """Return whether one filesystem reads through another, such as ``zip://x.h5::https://…``."""
-    return "::" in url and split_protocol(url)[0] not in _LOCAL
+    return "::" in url and not is_local(url)
 
 
 def _reach(url: str, storage_options: dict[str, Any]) -> tuple[AbstractFileSystem, str, str]:
     """Return the filesystem of a file, its path there, and its URL."""
     protocol, local = split_protocol(url)
-    if protocol in _LOCAL:
+    if protocol in LOCAL:
         return LocalFileSystem(), local, url
     if not _is_chained(url):
         storage_options = connection_options(protocol, storage_options)

@@ -37,7 +37,7 @@ from h5zarr import file_image
 from h5zarr.chunk_form import ChunkForm
 from h5zarr.codecs import HDF5Codec
 from h5zarr.errors import DamagedFileError, ReferencesError
-from h5zarr.file_image import decode_chunk, is_convertible, unfilter_chunk
+from h5zarr.file_image import decode_chunk, unfilter_chunk
 from h5zarr.filter_registry import filter_remedy, is_available, missing_plugin
 from h5zarr.model import Filter
 
@@ -461,16 +461,28 @@ ADDRESSES = {
 @pytest.mark.parametrize("name", ADDRESSES)
 def test_addresses_are_not_converted(name: str) -> None:
     encoded = ADDRESSES[name].encode()
-    assert not is_convertible(encoded, encoded)
+    form = ChunkForm(chunk_byte_length=ADDRESSES[name].get_size(), stored_type=encoded, memory_type=encoded)
+    with pytest.raises(ReferencesError):
+        decode_chunk(form, bytes(form.chunk_byte_length))
 
 
-def test_impossible_conversion_is_an_error() -> None:
-    number, text = h5t.STD_I32LE.encode(), h5t.array_create(h5t.STD_I8LE, (4,)).encode()
-    assert is_convertible(number, h5t.IEEE_F64LE.encode())
-    assert not is_convertible(number, text)
-    assert not is_convertible(b"\3\0nonsense", number)
-    with pytest.raises(ReferencesError, match="cannot convert"):
-        decode_chunk(ChunkForm(chunk_byte_length=4, stored_type=number, memory_type=text), bytes(4))
+NUMBER = h5t.STD_I32LE.encode()
+
+
+def test_numbers_are_converted() -> None:
+    form = ChunkForm(chunk_byte_length=4, stored_type=NUMBER, memory_type=h5t.IEEE_F64LE.encode())
+    assert decode_chunk(form, b"\x07\0\0\0").view("<f8") == 7
+
+
+@pytest.mark.parametrize(
+    ("stored_type", "memory_type"),
+    [(NUMBER, h5t.array_create(h5t.STD_I8LE, (4,)).encode()), (b"\3\0nonsense", NUMBER)],
+    ids=["number to array", "no datatype"],
+)
+def test_impossible_conversion_is_an_error(stored_type: bytes, memory_type: bytes) -> None:
+    form = ChunkForm(chunk_byte_length=4, stored_type=stored_type, memory_type=memory_type)
+    with pytest.raises(ReferencesError, match=r"cannot convert|datatype"):
+        decode_chunk(form, bytes(4))
 
 
 def test_datatype_with_parts_larger_than_the_whole_is_an_error() -> None:

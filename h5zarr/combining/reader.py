@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from fsspec.core import split_protocol
 
 from h5zarr.model import ArrayNode, Manifest, SourceIdentity
+from h5zarr.protocols import options_of
 from h5zarr.references.source_check import check_scanned
-from h5zarr.references.stored_bytes import LOCAL, StoredBytes
+from h5zarr.references.stored_bytes import StoredBytes
 from h5zarr.source import identify
 
 _BATCH_BYTES = 64 * 2**20
@@ -93,7 +93,7 @@ class Reader:
         self.compared.update(known)
 
     def _identify(self, url: str) -> SourceIdentity:
-        return identify(url, {} if split_protocol(url)[0] in LOCAL else self.storage_options)
+        return identify(url, options_of(url, self.storage_options))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote
 
+from h5zarr.protocols import LOCAL
+
 _NEXT_LINK = r"::(?=[A-Za-z][\w+.-]*(?:://|::))"
 """What is between the filesystems of a chained URL."""
 # Passwords and queries may have quotes in them; one that ends a word is of the text around the URL.
@@ -18,7 +20,6 @@ _CREDENTIAL = re.compile(
     r"|auth|auth[-_]?key|authorization|hdnea|hdnts|hmac|jwt|pwd|sas|sig|sign|x-amz-.*|x-goog-.*"
 )
 _HOST_AND_PORT = re.compile(r"[^:]*(:\d*)?")
-_LOCAL = ("file", "local")
 _WEB = ("http", "https", "ftp")
 
 
@@ -43,7 +44,7 @@ def holds_credentials(url: str) -> bool:
 
     Other queries, such as ``?versionId=3``, are part of the file's name.
     """
-    if url.partition("://")[0] in _LOCAL:
+    if url.partition("://")[0] in LOCAL:
         return False
     keys = (unquote(key).lower() for key in _QUERY_KEY.findall(url))
     # All of it is the URL, whatever characters a password has; in a text some of them would end it.
@@ -57,7 +58,7 @@ def _bare(found: re.Match[str]) -> str:
     if found[1] is None:
         return ""
     scheme, rest = found[1], found[2]
-    if scheme.lower() in _LOCAL:
+    if scheme.lower() in LOCAL:
         return found[0]
     rest = rest.removeprefix(_user(scheme, rest))
     return f"{scheme}://{re.split('[?#]', rest, maxsplit=1)[0]}"

@@ -20,11 +20,11 @@ from h5zarr.identity import difference, local_identity, remote_identity, source_
 from h5zarr.model import SourceIdentity
 from h5zarr.prefetch import Span, connection_options, redact
 from h5zarr.prefetch.fetch import Fetcher
+from h5zarr.protocols import is_local, options_of
 from h5zarr.reading.lookup import Reference
 
 Content = bytes | memoryview
 
-_LOCAL = frozenset({None, "file", "local"})
 _LARGEST_REMOTE_GAP_BYTES = 64 * 1024
 _LARGEST_LOCAL_GAP_BYTES = 4 * 1024
 """Ranges of a file that are nearer to one another are read as one (bytes)."""
@@ -33,14 +33,9 @@ SECONDS_BETWEEN_LOOKS = 10.0
 """For how long a remote file is taken to stay the same, where its answers do not tell (seconds)."""
 
 
-def is_local(url: str) -> bool:
-    """Return whether a path or URL names a file on this machine."""
-    return split_protocol(url)[0] in _LOCAL
-
-
 def reach(url: str, storage_options: Mapping[str, Any]) -> tuple[AbstractFileSystem, str]:
     """Return the filesystem of a path or URL, and the path there; local ones take no options."""
-    options: Mapping[str, Any] = {} if is_local(url) else storage_options
+    options = options_of(url, storage_options)
     if "::" not in url:
         options = connection_options(split_protocol(url)[0], options)
     filesystem, path = url_to_fs(url, **options)

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypedDict, get_args
 
 import fsspec
-from fsspec.core import split_protocol, url_to_fs
+from fsspec.core import url_to_fs
 from fsspec.utils import stringify_path
 
 from h5zarr.errors import OutputError, ReferencesError
 from h5zarr.model import JSON, Hierarchy
 from h5zarr.output import write_whole
 from h5zarr.prefetch.redact import describe, redact
+from h5zarr.protocols import options_of
 from h5zarr.references import kerchunk_json, provenance
 from h5zarr.references.keys import ZarrFormat
 from h5zarr.references.provenance import Provenance
@@ -42,7 +43,6 @@ SUFFIXES: Mapping[str, Format] = {
 
 Progress = Callable[[int, int], None]
 
-_LOCAL = frozenset({None, "file", "local"})
 LARGEST_TAIL_BYTES = 64 * 1024
 _PROVENANCE_LINE = b'\n"h5zarr":'
 
@@ -364,8 +364,7 @@ def reading(url: str) -> Iterator[None]:
 
 def _filesystem(url: str, storage_options: Mapping[str, Any]) -> tuple[fsspec.AbstractFileSystem, str]:
     """Return the filesystem of references, which needs no options where they are local."""
-    options = {} if split_protocol(url)[0] in _LOCAL else storage_options
-    filesystem, path = url_to_fs(url, **options)
+    filesystem, path = url_to_fs(url, **options_of(url, storage_options))
     return filesystem, path
 
 

@@ -17,11 +17,11 @@ from fsspec.utils import stringify_path
 
 from h5zarr.errors import OutputError
 from h5zarr.prefetch.redact import redact
+from h5zarr.protocols import LOCAL
 
 Out = str | os.PathLike[str] | icechunk.Storage
 """A repository: a local path, a URL ``s3://bucket/prefix``, or any storage of Icechunk itself."""
 
-_LOCAL = (None, "file", "local")
 _WEB = ("http", "https")
 _IS_FIRST_VERSION = icechunk.__version__.startswith("1.")
 
@@ -36,7 +36,7 @@ def local_folder(out: Out) -> str | None:
     if isinstance(out, icechunk.Storage):
         return None
     protocol, path = split_protocol(stringify_path(out))
-    return path if protocol in _LOCAL else None
+    return path if protocol in LOCAL else None
 
 
 def open_storage(out: Out, storage_options: Mapping[str, Any]) -> icechunk.Storage:

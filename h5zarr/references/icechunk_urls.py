@@ -15,8 +15,8 @@ from fsspec.core import split_protocol
 
 from h5zarr.errors import OutputError
 from h5zarr.prefetch.redact import redact
+from h5zarr.protocols import LOCAL
 
-_LOCAL = (None, "file", "local")
 _S3 = ("s3", "s3a")
 _WEB = ("http", "https")
 _IN_WEB_URLS = "/%:@!$&'()*+,;=~[]"
@@ -40,7 +40,7 @@ def location_of(url: str) -> str:
     protocol, path = split_protocol(url)
     if any(letter < " " or letter == _DELETE for letter in path):
         raise _unreadable(url, "a name with control characters", "rename the file")
-    if protocol in _LOCAL:
+    if protocol in LOCAL:
         return "file://" + _quoted(url, _local_name(url, path))
     if protocol in _S3:
         if "?versionId=" in path:

@@ -32,6 +32,7 @@ from h5zarr.errors import OutputError, Problem, ReferencesError
 from h5zarr.model import JSON, ArrayNode, GroupNode, Hierarchy, Manifest, Shape
 from h5zarr.output import output_errors, whole_folder
 from h5zarr.prefetch.redact import describe, redact
+from h5zarr.protocols import LOCAL, options_of
 from h5zarr.references import keys, provenance
 from h5zarr.references.keys import CONSOLIDATED_KEY, METADATA_KEY, ZarrFormat
 from h5zarr.references.parquet_records import Record, decode, encode, join
@@ -41,7 +42,6 @@ from h5zarr.references.zarr_v2 import consolidated, v2_documents, with_zarr_v2
 RECORD_SIZE = 100_000
 """References in each file, unless told otherwise."""
 
-_LOCAL = frozenset({None, "file", "local"})
 _MOST_RECORDS = 10_000
 _FILES_AT_ONCE = 64
 _UNREADABLE_SEGMENTS = frozenset({"", ".", ".."})
@@ -142,7 +142,7 @@ def write(
 def _refuse_unreadable(target: str) -> None:
     """Refuse a place where fsspec would open the references as JSON, or read fill values."""
     protocol, path = split_protocol(target)
-    path = os.path.realpath(path) if protocol in _LOCAL else path
+    path = os.path.realpath(path) if protocol in LOCAL else path
     for text in (".json", "{", "}"):
         if text in path:
             raise OutputError(
@@ -271,8 +271,7 @@ class _Folder:
 
     @classmethod
     def at(cls, url: str, storage_options: Mapping[str, Any] | None) -> _Folder:
-        options = {} if split_protocol(url)[0] in _LOCAL else dict(storage_options or {})
-        filesystem, root = url_to_fs(url, **options)
+        filesystem, root = url_to_fs(url, **options_of(url, storage_options))
         return cls(filesystem=filesystem, root=root.rstrip("/"))
 
     def read(self, name: str) -> bytes:

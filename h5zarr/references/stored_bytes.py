@@ -17,8 +17,8 @@ from h5zarr.identity import source_errors
 from h5zarr.model import UInt64Column
 from h5zarr.prefetch import Span, connection_options, redact
 from h5zarr.prefetch.fetch import Fetcher
+from h5zarr.protocols import LOCAL
 
-LOCAL = frozenset({None, "file", "local"})
 """Protocols of files on this machine."""
 
 _GAPS = (64 * 1024, 16 * 1024, 4 * 1024, 512, 0)

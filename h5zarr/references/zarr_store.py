@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-from fsspec.core import split_protocol
 from fsspec.utils import stringify_path
 
 from h5zarr.errors import OutputError, ReferencesError
 from h5zarr.model import ArrayNode, GroupNode, Hierarchy
 from h5zarr.output import whole_folder
 from h5zarr.prefetch.redact import describe, redact
+from h5zarr.protocols import is_local, options_of
 from h5zarr.references import keys, provenance
 from h5zarr.references.chunk_copy import ArrayCopy, Chunks, StoredObject
 from h5zarr.references.portable import portable_codecs, without_own_types
@@ -31,7 +31,7 @@ from h5zarr.references.provenance import Provenance
 from h5zarr.references.shards import choose_sharding
 from h5zarr.references.source_check import unchanged_sources
 from h5zarr.references.store_limits import with_strict_attributes, without_metadata_names
-from h5zarr.references.stored_bytes import LOCAL, StoredBytes
+from h5zarr.references.stored_bytes import StoredBytes
 
 Progress = Callable[[int, int], None]
 
@@ -179,8 +179,7 @@ def _copy_all(
     total = sum(copy.byte_length for copy in copies)
     done = 0
     locations = (url for copy in copies for url in copy.array.manifest.locations)
-    is_local = all(split_protocol(url)[0] in LOCAL for url in locations)
-    threads = _LOCAL_THREADS if is_local else _REMOTE_THREADS
+    threads = _LOCAL_THREADS if all(map(is_local, locations)) else _REMOTE_THREADS
     with ThreadPoolExecutor(threads) as pool:
         for byte_length in _limited(pool, _calls(copies, stored, writer), threads * _BATCHES_PER_THREAD):
             done += byte_length
@@ -266,7 +265,7 @@ def read_provenance(
     """
     name = redact(stringify_path(url))
     key = f"{stringify_path(url).rstrip('/')}/{keys.METADATA_KEY}"
-    options = {} if split_protocol(key)[0] in LOCAL else dict(storage_options or {})
+    options = options_of(key, storage_options)
     try:
         with fsspec.open(key, "rb", **options) as stream:
             document = json.load(stream)
