@@ -155,6 +155,17 @@ def source_errors(url: str) -> Iterator[None]:
         raise SourceError(f"{name}: cannot be read: {one_line(error) or type(error).__name__}") from error
 
 
+def is_of_filesystem(error: Exception) -> bool:
+    """Return whether a filesystem raised it: an OSError, or a class of its client library's own.
+
+    Such libraries (aiohttp, botocore) need not be installed here to be named. What else Python itself
+    raises is a mistake of a program.
+    """
+    if isinstance(error, OSError):
+        return True
+    return not isinstance(error, H5zarrError) and type(error).__module__ != "builtins"
+
+
 def _is_refusal(cause: BaseException | None) -> bool:
     """Return whether a file was not found because it was not given: fsspec tells both in one way for HTTP."""
     status = getattr(cause, "status", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -68,23 +69,27 @@ def expand(entry: str, *, storage_options: Mapping[str, Any] | None = None) -> l
     SourceError
         The folder of a pattern cannot be listed.
     """
-    if not _has_magic(entry):
-        return [_input_file(entry)]
-    path = local_path(entry)
-    if path is not None and path.exists():
+    if not is_pattern(entry):
         return [_input_file(entry)]
     with source_errors(entry):
-        sources = _matches(entry, path, dict(storage_options or {}))
+        sources = _matches(entry, local_path(entry), dict(storage_options or {}))
     if not sources:
         raise SourceNotFoundError(f"{redact(entry)}: no file matches; check the pattern")
     base = _fixed_folders(entry)
     return [_input_file(source, base=base if source != entry else None) for source in sorted(sources)]
 
 
+def is_pattern(entry: str) -> bool:
+    """Return whether a path or URL is a pattern; what exists under just this name is none."""
+    path = local_path(entry)
+    return _has_magic(entry) and not (path is not None and path.exists())
+
+
 def _matches(entry: str, path: Path | None, storage_options: dict[str, Any]) -> list[str]:
     if path is not None:
         # As shells do it: Path.glob takes hidden files too, and no absolute patterns.
         found = glob.iglob(str(path), recursive=True)  # noqa: PTH207
+        _check_listable(path.parent)
         return [name for name in found if not Path(name).is_dir()]
     if "::" in entry:
         raise SourceError(f"{redact(entry)}: patterns cannot be used in chained URLs; name each file")
@@ -97,6 +102,13 @@ def _matches(entry: str, path: Path | None, storage_options: dict[str, Any]) -> 
     if entry.endswith(pattern):  # keeps user and host, which some filesystems take out of paths
         return [entry.removesuffix(pattern) + name for name in names]
     return [filesystem.unstrip_protocol(name) for name in names]
+
+
+def _check_listable(folders: Path) -> None:
+    """Refuse a folder that may not be listed, which `glob` passes over."""
+    for name in glob.iglob(str(folders), recursive=True):  # noqa: PTH207
+        if Path(name).is_dir() and not os.access(name, os.R_OK | os.X_OK):
+            raise SourceError(f"{name}: may not be listed; leave the folder out of the pattern")
 
 
 def _has_magic(entry: str) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from h5zarr.model import JSON, Dataset, FetchStatistics, FileScan, Layout, Selection, Shape, grid_shape
+from h5zarr.protocols import is_local
 from h5zarr.text import count, human_bytes, printable
 
 _SMALL_CHUNK_BYTES = 2**20
@@ -111,7 +112,8 @@ class IoPlan:
         options = [option for advice in self.advice for option in advice.options]
         if not options:
             return None
-        name = posixpath.basename(self.url)
+        # What is repacked is a copy on a disk, which has no query.
+        name = posixpath.basename(self.url.partition("?")[0] if not is_local(self.url) else self.url)
         stem, ending = posixpath.splitext(name)
         return shlex.join(["h5repack", *options, name, f"{stem}_repacked{ending}"])
 

@@ -66,7 +66,7 @@ class Neighbourhood:
         """
         scheme, separator, path = self.folder.partition("://")
         target = posixpath.normpath(posixpath.join(path, name))
-        if not (target + "/").startswith(posixpath.normpath(path) + "/") and not self.follow_external:
+        if not _is_below(target, posixpath.normpath(path)) and not self.follow_external:
             raise NotFollowedError(
                 f"the file {name}, which is outside of the source's own folder",
                 "allow it with --follow-external, if you trust the file",
@@ -152,6 +152,13 @@ def identity_if_there(url: str, storage_options: Mapping[str, Any] | None) -> So
         return identify(url, storage_options)
     except (SourceNotFoundError, NotHDF5Error):
         return None
+
+
+def _is_below(path: str, folder: str) -> bool:
+    """Return whether a path is below a folder; both are normal, ``.`` is that of `memory://x`."""
+    if folder == ".":
+        return not posixpath.isabs(path) and path.partition("/")[0] != ".."
+    return path.startswith(folder.rstrip("/") + "/")
 
 
 def _folder(url: str) -> str:

@@ -15,7 +15,8 @@ from typing import Any
 from fsspec.core import split_protocol, url_to_fs
 from fsspec.utils import stringify_path
 
-from h5zarr.errors import H5zarrError, OutputError
+from h5zarr.errors import OutputError
+from h5zarr.identity import is_of_filesystem
 from h5zarr.prefetch.redact import one_line, redact
 from h5zarr.protocols import LOCAL
 
@@ -109,20 +110,9 @@ def output_errors(target: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise OutputError(f"{target}: there is no such folder; make it first") from error
     except Exception as error:
-        if not _is_refusal(error):
+        if not is_of_filesystem(error):
             raise
         raise OutputError(f"{target}: cannot be written: {_reason(error)}") from error
-
-
-def _is_refusal(error: Exception) -> bool:
-    """Return whether a filesystem raised it: an OSError, or a class of its client library's own.
-
-    Such libraries (aiohttp, botocore) need not be installed here to be named. What else Python itself
-    raises is a mistake of a program and passes.
-    """
-    if isinstance(error, OSError):
-        return True
-    return not isinstance(error, H5zarrError) and type(error).__module__ != "builtins"
 
 
 def _reason(error: Exception) -> str:

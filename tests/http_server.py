@@ -22,6 +22,8 @@ class RangeServer(ThreadingHTTPServer):
         self.ranges = ranges
         self.refuse = refuse
         """Status with which everything is refused."""
+        self.forbidden: frozenset[str] = frozenset()
+        """Paths that are refused with 403."""
         self.requests: list[tuple[str, str, str | None]] = []
         """Method, path and range of each request."""
 
@@ -48,8 +50,9 @@ class _Handler(BaseHTTPRequestHandler):
         asked = self.headers.get("Range")
         self.server.requests.append((self.command, self.path, asked))
         path = self.server.folder / self.path.lstrip("/")
-        if self.server.refuse is not None or not path.is_file():
-            self._send(self.server.refuse or 404, {}, b"", with_body=with_body)
+        refuse = 403 if self.path in self.server.forbidden else self.server.refuse
+        if refuse is not None or not path.is_file():
+            self._send(refuse or 404, {}, b"", with_body=with_body)
             return
         body = path.read_bytes()
         headers = {

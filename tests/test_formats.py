@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ import h5py
 import icechunk
 import numpy as np
 import pytest
+import xarray
 from conftest import CODEC_WARNING, FIXTURES
+from http_server import serve
 
 from h5zarr.converter import convert
-from h5zarr.errors import OutputError, ReferencesError
+from h5zarr.errors import OutputError, ReferencesError, SourceError
+from h5zarr.inspection import inspect
 from h5zarr.references import formats, icechunk_store
 from h5zarr.report import Kind
 from h5zarr.validator import validate
@@ -244,3 +248,41 @@ def test_write_keeps_its_options(source: Path, tmp_path: Path) -> None:
     convert(source).write(tmp_path / "x.json", zarr_format="2")
     told = formats.read_provenance(str(tmp_path / "x.json"))
     assert told.options == {"zarr_format": "2"}
+
+
+# Servers that refuse ---------------------------------------------------------------------
+
+
+def open_with_xarray(url: str) -> Any:
+    return xarray.open_dataset(url, engine="h5zarr")
+
+
+READERS: dict[str, Callable[[str], Any]] = {
+    "load": formats.load,
+    "validate": validate,
+    "inspect": inspect,
+    "xarray": open_with_xarray,
+}
+
+
+@pytest.mark.parametrize("status", [403, 500])
+@pytest.mark.parametrize("name", ["x.json", "x.parq"])
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+def test_references_that_a_server_refuses(
+    read: Callable[[str], Any], name: str, status: int, tmp_path: Path
+) -> None:
+    """Their client library raises errors of its own, which are no OSErrors."""
+    convert(FIXTURES / "climate.nc", tmp_path / name)
+    with serve(tmp_path, refuse=status) as server:
+        url = f"{server.url}/{name}"
+        with pytest.raises((ReferencesError, SourceError), match=rf"{name}.*: cannot be read: .*{status}"):
+            read(url)
+
+
+def test_parquet_references_of_which_only_the_content_is_refused(tmp_path: Path) -> None:
+    """An object store has no folders: that there is none tells nothing."""
+    (tmp_path / "x.parq").mkdir()
+    with serve(tmp_path) as server:
+        server.forbidden = frozenset({"/x.parq/.zmetadata"})
+        with pytest.raises(SourceError, match=r"cannot be read: .*403"):
+            open_with_xarray(f"{server.url}/x.parq")

@@ -295,6 +295,19 @@ def test_names_in_the_command(path: str, named: bool, template: FileScan) -> Non
     assert layout.rpartition(":")[0] == path
 
 
+@pytest.mark.parametrize(
+    ("url", "names"),
+    [
+        ("https://host/a.nc?versionId=3", ("a.nc", "a_repacked.nc")),
+        ("file:///data/a?b.nc", ("a?b.nc", "a?b_repacked.nc")),
+    ],
+)
+def test_files_in_the_command(url: str, names: tuple[str, str], template: FileScan) -> None:
+    scanned = file_of(template, dataset_of(template, (9000, 900), (1, 900)))
+    plan = io_plan(replace(scanned, source=replace(scanned.source, url=url)))
+    assert tuple(shlex.split(plan.command or "")[-2:]) == names
+
+
 def scattered_like(template: FileScan, chunk_length: int, hole: int = 4096) -> FileScan:
     """Return a scan of 100 chunks with a hole after each."""
     index = template.datasets[0].chunk_index

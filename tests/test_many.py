@@ -28,7 +28,7 @@ from slow_server import SlowServer, slow_server
 from h5zarr.converter import convert
 from h5zarr.errors import OutputError, SourceError, SourceNotFoundError
 from h5zarr.file_report import FileReport, Status
-from h5zarr.inputs import expand, read_list
+from h5zarr.inputs import expand, is_pattern, read_list
 from h5zarr.many import convert_many
 from h5zarr.output_names import output_names, public_urls
 
@@ -98,6 +98,27 @@ def test_local_patterns(
     assert [file.source for file in expand(pattern)] == expected
 
 
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ("a.h5", False),
+        ("b[1].h5", False),
+        ("file://{}/b[1].h5", False),
+        ("b[2].h5", True),
+        ("file://{}/b[2].h5", True),
+        ("*.h5", True),
+        ("s3://bucket/b[1].h5", True),
+        ("https://host/a.h5?list=*", False),
+    ],
+)
+def test_what_is_a_pattern(
+    entry: str, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "b[1].h5").touch()
+    assert is_pattern(entry.format(tmp_path)) is expected
+
+
 @pytest.fixture
 def memory() -> Iterator[Any]:
     filesystem = fsspec.filesystem("memory")
@@ -133,6 +154,20 @@ def test_pattern_without_a_match(pattern: str, tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SourceNotFoundError, match="no file matches"):
         expand(pattern)
+
+
+def test_pattern_over_a_folder_that_may_not_be_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`glob` passes over such folders without a word; root, who may run this, may list all."""
+    for name in ("open", "locked"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.h5").touch()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "locked")
+    assert [file.name for file in expand(f"{tmp_path}/open/*.h5")] == ["a.h5"]
+    for pattern in ("*/*.h5", "locked/*.h5", "**/*.h5"):
+        with pytest.raises(SourceError, match="locked: may not be listed"):
+            expand(f"{tmp_path}/{pattern}")
 
 
 def test_pattern_of_a_chained_url() -> None:

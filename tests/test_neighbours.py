@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from http_server import RangeServer, serve
 
 import h5zarr
 from h5zarr.combiner import combine
-from h5zarr.errors import GroupNotFoundError, SourceChangedError, SourceNotFoundError
+from h5zarr.errors import GroupNotFoundError, NotFollowedError, SourceChangedError, SourceNotFoundError
 from h5zarr.file_report import Status
 from h5zarr.many import convert_many
+from h5zarr.neighbours import Neighbourhood
 from h5zarr.references import formats
 from h5zarr.renamer import rename
 from h5zarr.report import Kind
@@ -248,6 +250,35 @@ def test_combined_files(tmp_path: Path) -> None:
     assert h5zarr.validate(tmp_path / "x.json", sample=0).ok
     touch(tmp_path / "b")
     assert len(source_changes(h5zarr.validate(tmp_path / "x.json", sample=0))) == 1
+
+
+# Where they are -------------------------------------------------------------------------
+
+PLACES = {
+    "beside": ("file:///a/x.h5", "y.h5", "file:///a/y.h5"),
+    "below": ("file:///a/x.h5", "b/y.h5", "file:///a/b/y.h5"),
+    "above": ("file:///a/x.h5", "../y.h5", None),
+    "in a folder with a longer name": ("file:///a/x.h5", "/ab/y.h5", None),
+    "absolute": ("file:///a/x.h5", "/a/y.h5", "file:///a/y.h5"),
+    "in the root folder": ("file:///x.h5", "y.h5", "file:///y.h5"),
+    "of an object store": ("s3://bucket/x.h5", "y.h5", "s3://bucket/y.h5"),
+    "in another bucket": ("s3://bucket/x.h5", "../other/y.h5", None),
+    "of a filesystem without folders": ("memory://x.h5", "y.h5", "memory://y.h5"),
+    "above a filesystem without folders": ("memory://x.h5", "../y.h5", None),
+    "with a query": ("https://host/x.h5?a=/b", "y.h5", "https://host/y.h5"),
+}
+"""URL of a source, the name that it has of another file, and that file's URL; None: it is left alone."""
+
+
+@pytest.mark.parametrize(("url", "name", "expected"), PLACES.values(), ids=PLACES)
+def test_where_other_files_are(url: str, name: str, expected: str | None) -> None:
+    place = Neighbourhood(url=url, public_url=url)
+    if expected is not None:
+        assert place.resolve(name) == expected
+        return
+    with pytest.raises(NotFollowedError, match="outside of the source's own folder"):
+        place.resolve(name)
+    assert replace(place, follow_external=True).resolve(name)
 
 
 # Links that lead over others ------------------------------------------------------------

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from h5zarr.file_report import FileReport
 
 _STDOUT = "-"
-_PATTERN = frozenset("*?[")
 _EXAMPLES = """
 \b
 Examples:
@@ -74,13 +73,13 @@ def convert_verb(
     references, to be written in another format. Of several inputs, patterns such as
     's3://bucket/*.nc', or where OUT is a folder, each becomes references of its own.
     """
-    if from_file is not None:
-        from h5zarr.inputs import read_list
+    from h5zarr.inputs import is_pattern, read_list
 
+    if from_file is not None:
         sources = (*sources, *read_list(from_file))
     if not sources:
         raise click.UsageError("name an INPUT, or a list of them with --from-file")
-    if from_file is not None or len(sources) > 1 or _is_folder(out) or _is_pattern(sources[0]):
+    if from_file is not None or len(sources) > 1 or _is_folder(out) or is_pattern(sources[0]):
         return _convert_many(sources, out, quiet, jobs=jobs, resume=resume, **options)
     if resume or jobs is not None:
         raise click.UsageError("--resume and --jobs are for several inputs; write FOLDER/ after -o")
@@ -92,12 +91,6 @@ def _is_folder(out: str) -> bool:
     from h5zarr.references.formats import format_of
 
     return out.endswith("/") or (format_of(out) is None and Path(out).is_dir())
-
-
-def _is_pattern(source: str) -> bool:
-    return not _PATTERN.isdisjoint(source.partition("?")[0] if "://" in source else source) and not (
-        Path(source).exists()
-    )
 
 
 # One file --------------------------------------------------------------------------------

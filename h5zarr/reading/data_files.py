@@ -197,6 +197,8 @@ class _RemoteFile:
         if any(reference.byte_length is None for reference in references):
             with source_errors(self._url):
                 content: bytes = self._filesystem.cat_file(self._path)
+            if self._before is not None:
+                self._verify(self._before)
             yield from [content] * len(references)
             return
         runs = _runs(references, _LARGEST_REMOTE_GAP_BYTES)

@@ -186,18 +186,34 @@ def _open_references(url: str, options: StoreOptions) -> OpenedStore | None:
         with reading(url):
             filesystem, path = reach(url, storage_options)
             return _open_text(filesystem.cat_file(path).removeprefix(_BYTE_ORDER_MARK), options)
-    folder = _read(url, CONSOLIDATED_KEY, storage_options)
+    folder = _read(url, CONSOLIDATED_KEY, storage_options, is_there=format_of(url) == "parquet")
     return None if folder is None else _open_folder(url, folder, options)
 
 
-def _read(url: str, name: str, storage_options: Mapping[str, Any], end: int | None = None) -> bytes | None:
-    """Return the beginning of a file, or of one in a folder; None where it cannot be read."""
+def _read(
+    url: str,
+    name: str,
+    storage_options: Mapping[str, Any],
+    *,
+    end: int | None = None,
+    is_there: bool = False,
+) -> bytes | None:
+    """Return the beginning of a file, or of one in a folder; None where it cannot be read.
+
+    Raises
+    ------
+    SourceError
+        It ``is_there``, as its name tells, and is refused.
+    """
     try:
         with source_errors(url):
             filesystem, path = reach(url, storage_options)
             place = f"{path.rstrip('/')}/{name}" if name else path
             content: bytes = filesystem.cat_file(place, start=0, end=end)
-    except SourceError:
+    except SourceError as error:
+        is_missing = isinstance(error, SourceNotFoundError) or isinstance(error.__cause__, NotADirectoryError)
+        if is_there and not is_missing:
+            raise
         return None
     return content
 

@@ -15,6 +15,7 @@ from fsspec.core import url_to_fs
 from fsspec.utils import stringify_path
 
 from h5zarr.errors import OutputError, ReferencesError
+from h5zarr.identity import is_of_filesystem
 from h5zarr.model import JSON, Hierarchy
 from h5zarr.output import write_whole
 from h5zarr.prefetch.redact import describe, redact
@@ -360,6 +361,10 @@ def reading(url: str) -> Iterator[None]:
         raise ReferencesError(f"{name}: cannot be read: {describe(error)}") from error
     except ValueError as error:
         raise ReferencesError(f"{name}: not JSON: {describe(error)}") from error
+    except Exception as error:
+        if not is_of_filesystem(error):
+            raise
+        raise ReferencesError(f"{name}: cannot be read: {describe(error)}") from error
 
 
 def _filesystem(url: str, storage_options: Mapping[str, Any]) -> tuple[fsspec.AbstractFileSystem, str]:

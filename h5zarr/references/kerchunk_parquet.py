@@ -29,6 +29,7 @@ from fsspec.core import split_protocol, url_to_fs
 from fsspec.utils import stringify_path
 
 from h5zarr.errors import OutputError, Problem, ReferencesError
+from h5zarr.identity import is_of_filesystem
 from h5zarr.model import JSON, ArrayNode, GroupNode, Hierarchy, Manifest, Shape
 from h5zarr.output import output_errors, whole_folder
 from h5zarr.prefetch.redact import describe, redact
@@ -260,6 +261,10 @@ def _reading(url: str) -> Iterator[None]:
         raise ReferencesError(f"{name}: cannot be read: {describe(error)}") from error
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise ReferencesError(f"{name}: no Parquet references that can be read: {describe(error)}") from error
+    except Exception as error:
+        if not is_of_filesystem(error):
+            raise
+        raise ReferencesError(f"{name}: cannot be read: {describe(error)}") from error
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
