@@ -78,7 +78,7 @@ def read_group(reader: Reader, inner_path: str, names: list[str]) -> Group:
     try:
         group = h5g.open(reader.file, encode_path(inner_path))
         order = group.get_create_plist().get_attr_creation_order()
-        attributes, _ = _read_attributes(reader, group, names[0], order)
+        attributes, _ = _read_attributes(reader, group, names[:1], order)
     except READ_ERRORS as error:
         reader.problems.append(_unreadable(names[0], "the group's attributes", error))
     return Group(path=names[0], other_names=tuple(names[1:]), attributes=attributes)
@@ -89,16 +89,18 @@ def read_dataset(reader: Reader, inner_path: str, names: list[str]) -> Dataset |
     try:
         return _read_dataset(reader, inner_path, names)
     except READ_ERRORS as error:
-        reader.problems.append(_unreadable(names[0], "the dataset", error))
+        reader.problems.extend(_unreadable(name, "the dataset", error) for name in names)
     except UntranslatableError as refused:
-        reader.problems.append(Problem(path=names[0], found=refused.found, remedy=refused.remedy))
+        reader.problems.extend(
+            Problem(path=name, found=refused.found, remedy=refused.remedy) for name in names
+        )
     return None
 
 
 def _read_dataset(reader: Reader, inner_path: str, names: list[str]) -> Dataset:
     dataset = open_dataset(reader.file, encode_path(inner_path), reader.types)
     known = dataset.known
-    attributes, scales = _read_attributes(reader, dataset.identifier, names[0], dataset.attribute_order)
+    attributes, scales = _read_attributes(reader, dataset.identifier, names, dataset.attribute_order)
     fields = {
         "chunk_shape": dataset.chunk_shape,
         "filters": dataset.filters,
@@ -279,7 +281,7 @@ class _Sources:
 
 
 def _read_attributes(
-    reader: Reader, owner: Any, path: str, creation_order: int
+    reader: Reader, owner: Any, names: list[str], creation_order: int
 ) -> tuple[tuple[Attribute, ...], tuple[tuple[str, ...], ...]]:
     """Return the attributes of an object, and the dimension scales that one of them names."""
     attributes: list[Attribute] = []
@@ -288,13 +290,13 @@ def _read_attributes(
     try:
         listed = list_attributes(owner, order, _skipped_attributes(owner), reader.types)
     except READ_ERRORS as error:
-        reader.problems.append(_unreadable_attribute(path, b"*", error))
+        reader.problems.extend(_unreadable_attribute(path, b"*", error) for path in names)
         return (), ()
     for name, known in listed:
         try:
             attribute = known or read_attribute(owner, name, reader.types, reader.name_of)
         except READ_ERRORS as error:
-            reader.problems.append(_unreadable_attribute(path, name, error))
+            reader.problems.extend(_unreadable_attribute(path, name, error) for path in names)
             continue
         if name == _DIMENSION_LIST and _lists_scales(owner, attribute):
             scales = tuple(tuple(axis) for axis in attribute.value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -88,9 +88,13 @@ def translate(scan: FileScan, *, links: Links = "arrays", phony_dimensions: bool
     for group in scan.groups:
         _add_group(nodes, group, scan, problems)
     for dataset in scan.datasets:
-        array = _array_or_problem(dataset, names.get(dataset.path, ()), scan, problems)
-        if array is not None:
-            _add_array(nodes, array, dataset.other_names, scan, links, problems)
+        own: list[Problem] = []
+        named = _with_readable_names(dataset, links, problems)
+        if named is not None:
+            array = _array_or_problem(named, names.get(dataset.path, ()), scan, own)
+            if array is not None:
+                _add_array(nodes, array, named.other_names, scan, links)
+            problems.extend(_of_all_names(own, named, links))
     return Hierarchy(
         nodes=_with_parents(nodes),
         source=scan.source,
@@ -166,7 +170,6 @@ def _add_array(
     other_names: Sequence[str],
     scan: FileScan,
     links: Links,
-    problems: list[Problem],
 ) -> None:
     if links == "attributes" and other_names:
         named = {**array.metadata["attributes"], _LINKS_ATTRIBUTE: list(other_names)}
@@ -174,22 +177,38 @@ def _add_array(
     nodes[array.path] = array
     if links == "arrays":
         for name in other_names:
-            unreadable = _unreadable_name(name)
-            if unreadable is not None:
-                problems.append(unreadable)
-                continue
             path = scan.selection.zarr_path(name)
             nodes[path] = replace(array, path=path)
+
+
+def _with_readable_names(dataset: Dataset, links: Links, problems: list[Problem]) -> Dataset | None:
+    """Return a dataset under the names that Zarr can have; None where no array is made of it."""
+    if is_dimension_placeholder(dataset.attributes):
+        return None
+    names = (dataset.path, *dataset.other_names)
+    unreadable = {name: _unreadable_name(name) for name in names}
+    readable = [name for name in names if unreadable[name] is None]
+    told = names if links == "arrays" or not readable else names[: names.index(readable[0])]
+    problems.extend(problem for name in told if (problem := unreadable[name]) is not None)
+    if not readable:
+        return None
+    others = readable[1:] if links == "arrays" else [name for name in names if name != readable[0]]
+    return replace(dataset, path=readable[0], other_names=tuple(others))
+
+
+def _of_all_names(own: Iterable[Problem], dataset: Dataset, links: Links) -> Iterator[Problem]:
+    """Yield the problems of a dataset under each of its names: who opens a group looks for those in it."""
+    for problem in own:
+        yield problem
+        if links == "arrays":
+            yield from (replace(problem, path=name) for name in dataset.other_names)
 
 
 def _array_or_problem(
     dataset: Dataset, names: Sequence[str | None], scan: FileScan, problems: list[Problem]
 ) -> ArrayNode | None:
-    if is_dimension_placeholder(dataset.attributes):
-        return None
-    problem = dataset.problem or _unreadable_name(dataset.path)
-    if problem is not None:
-        problems.append(problem)
+    if dataset.problem is not None:
+        problems.append(dataset.problem)
         return None
     try:
         array, lost = _array(dataset, names, scan)

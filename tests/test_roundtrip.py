@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from conftest import CODEC_WARNING, FIXTURE_NAMES, FIXTURES, open_zarr
 
 from h5zarr.converter import Conversion, convert
 from h5zarr.errors import Problem
+from h5zarr.validator import validate
 
 pytestmark = pytest.mark.filterwarnings(CODEC_WARNING)
 
@@ -279,6 +280,52 @@ def test_other_names_of_groups_are_told(name: str, other: str, links: Any) -> No
     group = open_zarr(conversion.references())["group"]
     told = [*group.attrs.get("hdf5_links", []), *(problem.path for problem in conversion.problems)]
     assert other in told
+
+
+def write_lost_dataset(file: h5py.File) -> None:
+    file.create_dataset("x", (3,), "i4", external=[("../gone.raw", 0, 12)])
+
+
+def write_lost_type(file: h5py.File) -> None:
+    h5py.h5d.create(file.id, b"x", h5py.h5t.UNIX_D32LE, h5py.h5s.create_simple((3,)))
+
+
+def write_lost_attribute(file: h5py.File) -> None:
+    file["x"] = np.arange(3)
+    space = h5py.h5s.create(h5py.h5s.SCALAR)
+    h5py.h5a.create(file["x"].id, b"a", h5py.h5t.UNIX_D32LE, space)
+
+
+LOSSES = {"dataset": write_lost_dataset, "type": write_lost_type, "attribute": write_lost_attribute}
+
+
+@pytest.mark.parametrize("write", LOSSES.values(), ids=LOSSES)
+def test_problems_stand_under_each_name(write: Callable[[h5py.File], None], tmp_path: Path) -> None:
+    """Who opens the other group would not hear of what is missing there."""
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        write(file)
+        file.create_group("group")
+        file.id.links.create_hard(b"group/y", file.id, b"x")
+    problems = convert(tmp_path / "x.h5").problems
+    assert {problem.path for problem in problems} == {"/x", "/group/y"}
+    assert len({(problem.found, problem.attribute) for problem in problems}) == 1
+    assert validate(convert(tmp_path / "x.h5").references()).ok
+    told = convert(tmp_path / "x.h5", links="attributes").problems
+    assert "/x" in {problem.path for problem in told}
+
+
+@pytest.mark.parametrize("links", ["arrays", "attributes"])
+def test_a_dataset_of_which_one_name_cannot_be_read(links: Any, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["good"] = np.arange(3)
+        file["a\\b"] = file["good"]
+    conversion = convert(tmp_path / "x.h5", links=links)
+    assert [problem.path for problem in conversion.problems] == ["/a\\b"]
+    root = open_zarr(conversion.references())
+    np.testing.assert_array_equal(root["good"][:], np.arange(3))
+    assert list(root) == ["good"]
+    assert root["good"].attrs.get("hdf5_links", []) == (["/a\\b"] if links == "attributes" else [])
+    assert validate(conversion.references()).ok
 
 
 def test_small_contiguous_data_are_not_split_inline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
