@@ -212,7 +212,7 @@ class ObjectCheck:
         same_type = dataset.shape is None or times is not None or same_data_type(dtype.base, array.dtype)
         if not same_type:
             self.findings.add(path, Kind.DATA_TYPE, str(dtype.base), str(array.dtype))
-        found = self._place(array, len(shape))
+        found = self._place(array, shape)
         if found.added:
             shape = _with_ones(shape, found.added)
         if self.is_first:
@@ -224,11 +224,11 @@ class ObjectCheck:
         elif same_type and (self.is_first or found.joined):
             yield self._pair(array, dataset, path, found, times)
 
-    def _place(self, array: zarr.Array[Any], rank: int) -> Placement:
+    def _place(self, array: zarr.Array[Any], own: Shape) -> Placement:
         if self.part is None:
             return Placement(start=(0,) * array.ndim, shape=array.shape)
         names = getattr(array.metadata, "dimension_names", None) or (None,) * array.ndim
-        return place(array.path, names, array.shape, self.part, rank)
+        return place(array.path, names, array.shape, self.part, own)
 
     def _check_dimension_names(
         self, array: zarr.Array[Any], dataset: h5py.Dataset, path: str, found: Placement

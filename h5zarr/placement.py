@@ -94,7 +94,7 @@ def _cells(axis: AxisGrid, start: int, stop: int) -> range:
     )
 
 
-def place(path: str, dimensions: Sequence[str | None], shape: Shape, part: Part, rank: int) -> Placement:
+def place(path: str, dimensions: Sequence[str | None], shape: Shape, part: Part, own: Shape) -> Placement:
     """Return where a dataset of one part stands in a combined array.
 
     Parameters
@@ -107,31 +107,32 @@ def place(path: str, dimensions: Sequence[str | None], shape: Shape, part: Part,
         Its shape (elements).
     part
         The file.
-    rank
-        Rank of the dataset there: less than the array's where the files were joined along a new dimension.
+    own
+        Shape of the dataset there (elements); of lower rank than the array's where the files were joined
+        along a new dimension.
     """
-    keys = [_joined(path, name, part) for name in dimensions]
-    joined = [axis for axis, key in enumerate(keys) if key is not None]
+    keys = [next(_joined(path, name, part), None) for name in dimensions]
+    # The new dimension is the first that files were joined along.
+    added = [axis for axis, key in enumerate(keys) if key is not None][: max(0, len(shape) - len(own))]
+    for axis, extent in zip([axis for axis in range(len(shape)) if axis not in added], own, strict=False):
+        # Dimensions of a group and of one above may have one name: the length tells which is meant.
+        fitting = (key for key in _joined(path, dimensions[axis], part) if part.extent[key] == extent)
+        keys[axis] = next(fitting, keys[axis])
     return Placement(
         start=tuple(0 if key is None else part.start[key] for key in keys),
         shape=tuple(
             extent if key is None else part.extent[key] for key, extent in zip(keys, shape, strict=True)
         ),
-        # The new dimension is the first that files were joined along.
-        added=tuple(joined[: max(0, len(shape) - rank)]),
-        joined=bool(joined),
+        added=tuple(added),
+        joined=any(key is not None for key in keys),
     )
 
 
-def _joined(path: str, name: str | None, part: Part) -> str | None:
-    """Return what a part calls a dimension, which may belong to a group above; None: it is not joined."""
-    if name is None:
-        return None
-    group = path.strip("/").rpartition("/")[0]
-    while True:
+def _joined(path: str, name: str | None, part: Part) -> Iterator[str]:
+    """Yield what a part may call a dimension, the nearest group's first; nothing: it is not joined."""
+    group = path.strip("/")
+    while name is not None and group:
+        group = group.rpartition("/")[0]
         key = f"{group}/{name}".lstrip("/")
         if key in part.start:
-            return key
-        if not group:
-            return None
-        group = group.rpartition("/")[0]
+            yield key

@@ -210,6 +210,28 @@ def test_first_file_without_records(tmp_path: Path) -> None:
     assert kinds(validate(document)) == {("/x", Kind.VALUES)}
 
 
+@pytest.mark.parametrize("length", [3, STEPS, 3 * STEPS])
+def test_group_with_a_dimension_of_the_same_name(length: int, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.nc" for number in range(3)]
+    for number, path in enumerate(paths):
+        write_file(path, number)
+        with h5netcdf.File(path, "a") as file:
+            group = file.create_group("own")
+            group.dimensions = {"time": length}
+            group.create_variable("y", ("time",), "f8", data=np.arange(length) + 0.5)
+        with h5py.File(path, "a") as file:  # the dimension of the group above
+            file.create_dataset("own/z", data=np.arange(STEPS) - number).dims[0].attach_scale(file["time"])
+    document = document_of(paths, concat="time")
+    shapes = [json.loads(document["refs"][f"own/{name}/zarr.json"])["shape"] for name in "yz"]
+    assert shapes == [[3 * length], [3 * STEPS]]
+    report = validate(document)
+    assert report.ok, report.mismatches
+    for name, count in (("y", 3 * length), ("z", 3 * STEPS)):
+        spoiled = copy.deepcopy(document)
+        spoil_inline(spoiled, f"own/{name}/", np.full(count, -1.0))
+        assert kinds(validate(spoiled)) == {(f"/own/{name}", Kind.VALUES)}
+
+
 def test_file_that_has_lost_its_units(tmp_path: Path) -> None:
     paths = [tmp_path / "0.h5", tmp_path / "1.h5"]
     write_records(paths[0], [0, 1])
