@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import Any, Unpack
 
 import numpy as np
@@ -229,8 +230,23 @@ def _expanded(tiles: Sequence[Tile], new_dim: str, job: _Job) -> list[Tile]:
 
 
 def _label_values(given: Sequence[Any]) -> tuple[Any, dict[str, JSON]]:
-    values = np.asarray(given)
-    return encode_dates(values) if values.dtype.kind == "M" else (values, {})
+    """Return values as an array, which NumPy would make of numbers and texts alike, and its attributes."""
+    kinds = {_kind(value) for value in given}
+    if len(kinds) > 1:
+        raise CombineError(f"values are {' and '.join(sorted(kinds))}; give all of one kind")
+    if kinds == {"times"}:
+        return encode_dates(np.array(given, "datetime64[ns]"))
+    return np.asarray(given), {}
+
+
+def _kind(value: Any) -> str:
+    """Return what a value is, in words."""
+    if isinstance(value, date | np.datetime64):
+        if getattr(value, "tzinfo", None) is not None:
+            raise CombineError(f"{value} has a time zone; give times in UTC, without one")
+        return "times"
+    kinds = {"b": "booleans", "i": "numbers", "u": "numbers", "f": "numbers", "U": "texts"}
+    return kinds.get(np.asarray(value).dtype.kind, type(value).__name__)
 
 
 def _combine(tiles: Sequence[Tile], job: _Job) -> Hierarchy:

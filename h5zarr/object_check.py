@@ -208,20 +208,22 @@ class ObjectCheck:
     def _matching(
         self, array: zarr.Array[Any], dataset: h5py.Dataset, path: str, dtype: np.dtype[Any], shape: Shape
     ) -> Iterator[Pair]:
+        found = self._place(array, shape)
+        # What was not joined comes from the first file. A box as large as the array does not tell which
+        # it is: the other files may have no records.
+        if not self.is_first and not found.joined:
+            return
         times = None if self.part is None else times_of(self.root, array, dataset)
         same_type = dataset.shape is None or times is not None or same_data_type(dtype.base, array.dtype)
         if not same_type:
             self.findings.add(path, Kind.DATA_TYPE, str(dtype.base), str(array.dtype))
-        found = self._place(array, shape)
         if found.added:
             shape = _with_ones(shape, found.added)
         if self.is_first:
             self._check_dimension_names(array, dataset, path, found)
         if found.shape != shape:
             self.findings.add(path, Kind.SHAPE, str(shape), str(found.shape))
-        # What was not joined comes from the first file. A box as large as the array does not tell which
-        # it is: the other files may have no records.
-        elif same_type and (self.is_first or found.joined):
+        elif same_type:
             yield self._pair(array, dataset, path, found, times)
 
     def _place(self, array: zarr.Array[Any], own: Shape) -> Placement:

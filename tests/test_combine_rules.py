@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import h5py
 import netCDF4
 import numpy as np
+import pandas as pd
 import pytest
+import xarray as xr
 from conftest import CODEC_WARNING, open_zarr
 
 from h5zarr.combiner import combine
@@ -18,6 +21,7 @@ from h5zarr.converter import convert
 from h5zarr.errors import CombineError, OutputError, Problem, SourceChangedError, SourceError
 from h5zarr.model import Hierarchy, SourceIdentity
 from h5zarr.references.source_check import by_url
+from h5zarr.validator import validate
 
 pytestmark = pytest.mark.filterwarnings(CODEC_WARNING)
 
@@ -544,6 +548,76 @@ def test_pattern_of_an_array_that_one_file_has(tmp_path: Path) -> None:
     paths = [make(tmp_path / "0.nc", 0), make(tmp_path / "1.nc", 0, change=added("w"))]
     combined = combine(paths, new_dim="run", data_vars=["/v", "/w"], compat="drop").hierarchy
     assert "/w" not in combined.nodes
+
+
+def without_axis(file: netCDF4.Dataset) -> None:
+    file.createVariable("odd", "f4", ())[...] = 7
+
+
+def with_axis(file: netCDF4.Dataset) -> None:
+    file.createVariable("odd", "f4", ("x",))[:] = np.arange(300)
+
+
+def with_time(file: netCDF4.Dataset) -> None:
+    file.createVariable("odd", "f4", ("time",))[:] = np.arange(4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "compat", "expected"),
+    [
+        ((without_axis, with_axis), "identical", None),
+        ((without_axis, with_axis), "drop", ()),
+        ((without_axis, with_axis), "first", 7),
+        ((with_axis, without_axis), "first", np.arange(300)),
+        ((without_axis, with_time), "first", None),
+        ((without_axis, with_time), "drop", ()),
+    ],
+)
+def test_arrays_with_other_dimensions(
+    changes: tuple[Change, Change], compat: Any, expected: Any, tmp_path: Path
+) -> None:
+    paths = [make(tmp_path / f"{n}.nc", 4 * n, change=change) for n, change in enumerate(changes)]
+    if expected is None:
+        with pytest.raises(CombineError, match="differ in the dimensions of /odd"):
+            combine(paths, concat="time", compat=compat)
+        return
+    combined = combine(paths, concat="time", compat=compat)
+    root = open_zarr(combined.references())
+    if compat == "drop":
+        assert "odd" not in root
+        assert [problem.path for problem in combined.problems if "dimensions" in problem.found] == ["/odd"]
+    else:
+        np.testing.assert_array_equal(root["odd"][...], expected)
+    assert validate(combined.references()).ok
+
+
+VALUES: dict[str, tuple[list[Any], str | None]] = {
+    "numbers": ([1, 2.5], None),
+    "texts": (["a", "longer"], None),
+    "booleans": ([True, False], None),
+    "dates": ([date(2020, 1, 1), date(2020, 1, 3)], None),
+    "times": ([datetime(2020, 1, 1, 6), datetime(2020, 1, 1, 12)], None),
+    "pandas' times": ([pd.Timestamp("2020-01-01"), pd.Timestamp("2020-01-01T00:00:00.5")], None),
+    "NumPy's times": ([np.datetime64("2020-01-01"), np.datetime64("2020-01-02")], None),
+    "numbers and texts": ([1, "2"], "numbers and texts"),
+    "numbers and booleans": ([1, True], "booleans and numbers"),
+    "numbers and times": ([1, date(2020, 1, 1)], "numbers and times"),
+    "times of a zone": ([datetime(2020, 1, 1, tzinfo=UTC)] * 2, "time zone"),
+    "objects": ([{}, {}], "numbers, booleans, texts or dates"),
+}
+
+
+@pytest.mark.parametrize(("values", "refused"), VALUES.values(), ids=VALUES)
+def test_values_of_a_new_dimension(values: list[Any], refused: str | None, tmp_path: Path) -> None:
+    paths = [make(tmp_path / f"{number}.nc", 0) for number in range(2)]
+    if refused is not None:
+        with pytest.raises(CombineError, match=refused):
+            combine(paths, new_dim="run", values=values)
+        return
+    combine(paths, new_dim="run", values=values).write(tmp_path / "x.json")
+    with xr.open_dataset(tmp_path / "x.json", engine="h5zarr") as dataset:
+        expected = np.array(values, None if isinstance(values[0], bool | int | str) else "datetime64[ns]")
+        np.testing.assert_array_equal(dataset.run.values, expected)
 
 
 def contradicting(tmp_path: Path, **other: Any) -> list[Hierarchy]:

@@ -68,6 +68,10 @@ class Combiner:
             Values have to be read, and cannot be.
         """
         pieces = self._pieces(path)
+        unlike = self._dimension_difference(path, pieces)
+        if unlike is not None:
+            is_first = self.rules.compat == "first" and not any(map(self._is_joined, pieces))
+            return pieces[0].array if is_first else self._unlike(path, unlike)
         axes = self._axes(path, pieces)
         missing = self._missing(path, pieces)
         if missing is not None and (axes or self.rules.compat != "first"):
@@ -124,16 +128,26 @@ class Combiner:
                 f"{difference}, which tells where values of all arrays belong; correct one, or exclude it"
             )
 
-    def _axes(self, path: str, pieces: Sequence[Piece]) -> tuple[int, ...]:
-        """Return the axes along which the arrays of a path are joined, the same in all files."""
+    def _dimension_difference(self, path: str, pieces: Sequence[Piece]) -> str | None:
+        """Return how files differ in the dimensions of the arrays of a path; None where they do not."""
         first = pieces[0]
         own = first.tile.dimensions[path]
         for other in pieces[1:]:
             if other.tile.dimensions[path] != own:
-                raise CombineError(
+                return (
                     f"{first.tile.name} and {other.tile.name} differ in the dimensions of {path}: "
                     f"{shown(own)} and {shown(other.tile.dimensions[path])}"
                 )
+        return None
+
+    def _is_joined(self, piece: Piece) -> bool:
+        own = piece.tile.dimensions[piece.array.path]
+        return any(dimension in self.arrangement.dimensions for dimension in own)
+
+    def _axes(self, path: str, pieces: Sequence[Piece]) -> tuple[int, ...]:
+        """Return the axes along which the arrays of a path are joined, the same in all files."""
+        first = pieces[0]
+        own = first.tile.dimensions[path]
         joined = [dimension for dimension in own if dimension in self.arrangement.dimensions]
         if len(set(joined)) < len(joined):
             raise CombineError(
