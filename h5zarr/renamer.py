@@ -47,6 +47,8 @@ def rename(
     ReferencesError
         The references cannot be loaded; or a prefix is empty, one of no URL, or would give two files
         the same name.
+    SourceError
+        A new prefix holds credentials, or names a file inside of another one.
     OutputError
         ``out`` cannot be written.
     """

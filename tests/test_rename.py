@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,13 +12,13 @@ import h5py
 import numpy as np
 import pytest
 import zarr
-from conftest import CODEC_WARNING, open_zarr
+from conftest import CODEC_WARNING, FIXTURES, open_zarr
 from fsspec.implementations.memory import MemoryFileSystem
 from test_metadata import same
 from test_parquet import bytes_array, hierarchy_of
 
 from h5zarr.converter import convert
-from h5zarr.errors import ReferencesError
+from h5zarr.errors import OutputError, ReferencesError
 from h5zarr.model import Hierarchy, Part, Selection, SourceIdentity
 from h5zarr.references import kerchunk_json
 from h5zarr.renamer import rename
@@ -180,3 +181,20 @@ def test_moved_data_are_copied_with_the_options_of_their_filesystem(tmp_path: Pa
     rename(tmp_path / "x.json", tmp_path / "x.zarr", renames=renames, storage_options=options)
     root = zarr.open_group(tmp_path / "x.zarr", mode="r")
     np.testing.assert_array_equal(root["x"][...], np.arange(5000))
+
+
+@pytest.mark.parametrize("suffix", ["json", "parq", "icechunk", "zarr"])
+def test_credentials_of_other_tools_are_not_written_again(suffix: str, tmp_path: Path) -> None:
+    """kerchunk writes URLs down as they are."""
+    document = convert(FIXTURES / "climate.nc", inline_threshold=0).references()
+    public = document["h5zarr"]["source"]["url"]
+    secret = "https://data.example.org/climate.nc?X-Amz-Signature=topsecret"
+    text = json.dumps(document).replace(public, secret)
+    (tmp_path / "in.json").write_text(text)
+    with pytest.raises(OutputError, match=r"climate\.nc by a URL that holds credentials.*rename") as raised:
+        convert(tmp_path / "in.json", tmp_path / f"out.{suffix}")
+    assert "topsecret" not in str(raised.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.json"]
+    renamed = rename(tmp_path / "in.json", tmp_path / "out.json", renames={secret: public})
+    assert renamed.references() == json.loads((tmp_path / "out.json").read_text())
+    assert "topsecret" not in (tmp_path / "out.json").read_text()

@@ -18,7 +18,7 @@ from h5zarr.errors import OutputError, ReferencesError
 from h5zarr.identity import is_of_filesystem
 from h5zarr.model import JSON, Hierarchy
 from h5zarr.output import write_whole
-from h5zarr.prefetch.redact import describe, redact
+from h5zarr.prefetch.redact import describe, holds_credentials, redact
 from h5zarr.protocols import options_of
 from h5zarr.references import kerchunk_json, provenance
 from h5zarr.references.keys import ZarrFormat
@@ -181,6 +181,18 @@ def _refuse_sources(hierarchy: Hierarchy, to: Target) -> None:
             )
 
 
+def _refuse_credentials(hierarchy: Hierarchy, to: Target) -> None:
+    """Refuse to write URLs with credentials, which references of other tools may hold."""
+    urls = {one.url for one in provenance.known_files(hierarchy)}
+    if to.format != "zarr":
+        urls |= {url for array in hierarchy.arrays() for url in array.manifest.locations}
+    for url in filter(holds_credentials, urls):
+        raise OutputError(
+            f"{redact(to.url)}: the references point to {redact(url)} by a URL that holds credentials; point"
+            " them to one without (h5zarr rename)"
+        )
+
+
 def expressible(hierarchy: Hierarchy, to: Target) -> Hierarchy:
     """Return a hierarchy without what a format cannot express; its problems tell of it.
 
@@ -240,6 +252,7 @@ def write(
         The HDF5 file, of which a Zarr store gets a copy, cannot be read.
     """
     _refuse_sources(hierarchy, to)
+    _refuse_credentials(hierarchy, to)
     options = {"version": version, "storage_options": to.storage_options, **to.options}
     match to.format:
         case "json":
