@@ -439,7 +439,7 @@ cdef class ObjectReader:
         cdef Identifier space = owned(self.dataset_space(dataset), self.close_space)
         cdef Identifier creation
         known = self.known_type(datatype.number, known_types)
-        if known is None:
+        if known is None or known.by_h5py:
             return None
         creation = owned(self.creation_properties(dataset), self.close_properties)
         layout = checked(self.layout(creation.number))

@@ -21,7 +21,9 @@ def can_fetch(dataset: h5py.Dataset) -> bool:
     """Return whether the dataset's data lie in its own file, at places that libhdf5 tells."""
     if dataset.shape is None or dataset.is_virtual or dataset.external is not None:
         return False
-    return dataset.chunks is not None or dataset.id.get_offset() is not None
+    if dataset.chunks is not None:
+        return True
+    return dataset.id.get_offset() is not None and dataset.id.get_storage_size() > 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

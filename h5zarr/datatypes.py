@@ -101,8 +101,9 @@ def translate_datatype(
             "read it with the HDF5 library's own tools, e.g. h5dump",
         )
     element = memory_dtype.base
-    base = datatype.base if datatype.datatype_class is DatatypeClass.ARRAY else datatype
-    assert base is not None
+    base = datatype
+    while base.datatype_class is DatatypeClass.ARRAY and base.base is not None:
+        base = base.base
     needs_conversion = (
         not is_exact(base)
         or element.itemsize != base.byte_length
@@ -161,12 +162,16 @@ _WITH_PARAMETERS: dict[str, Callable[[np.dtype[Any]], JSON]] = {
 }
 
 
+_BIG_ENDIAN_TAG = "NUMPY:>"
+"""How tags begin by which h5py tells that opaque elements are big-endian times."""
+
+
 def _endian(datatype: Datatype, dtype: np.dtype[Any], needs_conversion: bool) -> str | None:
     if (dtype.kind in "SV" and dtype.names is None) or dtype.itemsize == 1:
         return None
-    if needs_conversion or dtype.kind in "VmM":
+    if needs_conversion:
         return "little"
-    return byte_orders(datatype).pop()
+    return next(iter(byte_orders(datatype)), "little")
 
 
 # What the stored bytes are ---------------------------------------------------------------
@@ -179,6 +184,8 @@ def byte_orders(datatype: Datatype) -> set[str]:
         parts.append(datatype.base)
     if parts:
         return set().union(*map(byte_orders, parts))
+    if datatype.tag is not None and datatype.tag.startswith(_BIG_ENDIAN_TAG):
+        return {"big"}
     if datatype.byte_length == 1 or datatype.byte_order is None:
         return set()
     return {datatype.byte_order}

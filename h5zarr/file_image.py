@@ -85,6 +85,18 @@ def decode_chunk(
     return values[: count * conversion.byte_lengths[-1]]
 
 
+def check_conversion(form: ChunkForm) -> None:
+    """Check that elements of a form can be converted.
+
+    Raises
+    ------
+    ReferencesError
+        libhdf5 cannot convert them.
+    """
+    if form.stored_type is not None and form.memory_type is not None:
+        _conversion(form.stored_type, form.memory_type)
+
+
 def unfilter_chunk(
     form: ChunkForm, stored_bytes: bytes | ByteArray, filter_mask: int | None = None
 ) -> ByteArray:
@@ -402,11 +414,30 @@ class _Conversion:
 def _conversion(stored_type: bytes, memory_type: bytes) -> _Conversion:
     """Return the conversion between two encoded datatypes, tried on one element."""
     stored, memory = _decode_type(stored_type), _decode_type(memory_type)
+    if needs_h5py(stored):
+        return _conversion_by_h5py(stored, memory)
     try:
         return _tried_conversion(stored, memory)
     except _HDF5_ERRORS:
         # From a big-endian bitfield to a little-endian integer, say, libhdf5 has a way only over h5py's own.
         return _conversion_by_h5py(stored, memory)
+
+
+def needs_h5py(datatype: h5t.TypeID) -> bool:
+    """Return whether libhdf5 converts elements rightly only to the datatype that h5py reads into.
+
+    From big-endian integers of less than full precision to little-endian ones of the same length,
+    libhdf5 2.0 swaps the bytes, and neither masks the other bits nor extends the sign.
+    """
+    if isinstance(datatype, h5t.TypeCompoundID):
+        return any(needs_h5py(datatype.get_member_type(member)) for member in range(datatype.get_nmembers()))
+    if isinstance(datatype, h5t.TypeArrayID | h5t.TypeEnumID):
+        return needs_h5py(datatype.get_super())
+    return (
+        isinstance(datatype, h5t.TypeIntegerID)
+        and datatype.get_order() == h5t.ORDER_BE
+        and datatype.get_precision() < 8 * datatype.get_size()
+    )
 
 
 def _conversion_by_h5py(stored: h5t.TypeID, memory: h5t.TypeID) -> _Conversion:

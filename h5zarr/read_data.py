@@ -83,10 +83,19 @@ def all_elements(dataset: OpenDataset, shape: Shape, budget: InlineBudget) -> by
         raise TypeError(f"h5py has no NumPy type for HDF5's {known.datatype.datatype_class}")
     found = "a virtual dataset, whose data are in other datasets"
     budget.take(math.prod(shape) * known.packed_dtype.itemsize, found)
-    elements = np.zeros(shape, known.packed_dtype)
-    if elements.size:
-        dataset.identifier.read(h5s.ALL, h5s.ALL, elements, mtype=known.packed_type)
-    return elements.tobytes()
+    return _packed_values(dataset, shape).tobytes()
+
+
+def _packed_values(dataset: OpenDataset, shape: Shape) -> np.ndarray[Any, Any]:
+    """Read all elements of a dataset as its packed dtype."""
+    known = dataset.known
+    assert known.dtype is not None
+    assert known.packed_dtype is not None
+    values = np.zeros(shape, known.dtype if known.by_h5py else known.packed_dtype)
+    if values.size:
+        memory_type = known.memory_type if known.by_h5py else known.packed_type
+        dataset.identifier.read(h5s.ALL, h5s.ALL, values, mtype=memory_type)
+    return values.astype(known.packed_dtype.base)
 
 
 def stored_bytes(dataset: OpenDataset, index: ChunkIndex, budget: InlineBudget) -> dict[int, bytes]:
@@ -151,7 +160,6 @@ def has_clean_padding(dataset: OpenDataset, shape: Shape) -> bool:
         return False
     if not 0 < dataset.byte_length <= _LARGEST_PADDING_CHECK_BYTES:
         return dataset.byte_length == 0
-    values = np.zeros(shape, known.packed_dtype)
-    dataset.identifier.read(h5s.ALL, h5s.ALL, values, mtype=known.packed_type)
+    values = _packed_values(dataset, shape)
     stored = read_stored_elements(dataset.identifier, known, dataset.byte_length)
     return values.tobytes() == stored

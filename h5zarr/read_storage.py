@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import starmap
 
 import h5py
+import numpy as np
 from h5py import h5d, h5p, h5s
 from h5py._objects import phil
 
@@ -160,6 +161,10 @@ def _fill_value(creation: h5p.PropDCID, known: KnownType) -> bytes | None:
     # What was never written and is never filled is undefined: h5py leaves its zeros.
     if defined == h5d.FILL_VALUE_DEFAULT or creation.get_fill_time() == h5d.FILL_TIME_NEVER:
         return bytes(known.packed_dtype.itemsize)
+    if known.by_h5py:
+        assert known.memory_type is not None
+        element = np.frombuffer(libhdf5.fill_value(creation, known.memory_type), known.dtype)
+        return bytes(element.astype(known.packed_dtype.base).tobytes())
     return libhdf5.fill_value(creation, known.packed_type)
 
 
@@ -187,7 +192,8 @@ def _unchunked(dataset: OpenDataset, shape: Shape, file_byte_length: int) -> Chu
     if dataset.layout is Layout.COMPACT and length:
         return contiguous_index(shape, 0, length)
     begin = dataset.byte_offset
-    if begin is None or not length:
+    # With a user block, libhdf5 adds its length to the address that stands for none.
+    if begin is None or not length or not dataset.identifier.get_storage_size():
         return empty_index(tuple(min(extent, 1) for extent in shape))
     if begin + length > file_byte_length:
         raise ValueError(f"{length} contiguous bytes at {begin} reach over the end of the file")

@@ -18,6 +18,7 @@ from h5py._objects import phil
 
 from h5zarr import libhdf5
 from h5zarr.datatypes import is_exact
+from h5zarr.file_image import needs_h5py
 from h5zarr.libhdf5 import object_info
 from h5zarr.model import Attribute, Datatype, DatatypeClass, Shape
 from h5zarr.read_datatype import read_datatype
@@ -58,6 +59,8 @@ class KnownType:
     """The same encoded (`H5Tencode`)."""
     on_heap: bool
     """Whether stored elements hold addresses instead of values."""
+    by_h5py: bool
+    """Whether libhdf5 converts elements rightly only to ``memory_type``, as of `needs_h5py`."""
     plain_byte_length: int | None
     """Bytes of one element of an attribute in memory: a number or struct of ``dtype``, or the address of
     text; None where h5py has to convert elements itself."""
@@ -107,6 +110,7 @@ def _learn(datatype: h5t.TypeID, encoded: bytes) -> KnownType:
         packed_type=packed_type,
         encoded_packed_type=None if packed_type is None else packed_type.encode(),
         on_heap=described.on_heap,
+        by_h5py=memory_type is not None and needs_h5py(datatype),
         plain_byte_length=_plain_byte_length(described, dtype, memory_type),
     )
 
@@ -127,7 +131,8 @@ def packed_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the dtype without padding between members, little-endian."""
     if dtype.subdtype is not None:
         base, shape = dtype.subdtype
-        return np.dtype((packed_dtype(base), shape))
+        element = packed_dtype(base)  # of an array of arrays, an array
+        return np.dtype((element.base, shape + element.shape))
     if dtype.names is not None:
         return np.dtype([(name, packed_dtype(dtype[name])) for name in dtype.names])
     little = dtype.str.replace(">", "<")

@@ -13,8 +13,8 @@ from h5zarr.attributes import enumeration_fields, is_dimension_placeholder, tran
 from h5zarr.chunk_form import ChunkForm
 from h5zarr.datatypes import ZarrDataType, fill_value_json, is_signalling, translate_datatype
 from h5zarr.dimensions import dimension_names, leaf
-from h5zarr.errors import Problem, UntranslatableError
-from h5zarr.file_image import unfilter_chunk
+from h5zarr.errors import Problem, ReferencesError, UntranslatableError
+from h5zarr.file_image import check_conversion, unfilter_chunk
 from h5zarr.filter_registry import missing_plugin
 from h5zarr.filters import MaskPlan, plan_masks, standard_codecs
 from h5zarr.inline_values import InlineArray, inline_array
@@ -352,6 +352,7 @@ def _external_storage(dataset: Dataset, data_type: ZarrDataType) -> _Storage:
         stored_type=dataset.stored_type if data_type.needs_conversion else None,
         memory_type=dataset.memory_type if data_type.needs_conversion else None,
     )
+    _check_conversion(form)
     if any(boundary % form.chunk_byte_length for boundary in boundaries):
         raise UntranslatableError(
             "external storage in pieces that end within an element", "copy the dataset with h5repack -l CONTI"
@@ -495,7 +496,17 @@ def _codecs(
         stored_type=dataset.stored_type if data_type.needs_conversion else None,
         memory_type=dataset.memory_type if data_type.needs_conversion else None,
     )
+    _check_conversion(form)
     return _codec_pipeline(data_type, form), form
+
+
+def _check_conversion(form: ChunkForm) -> None:
+    """Refuse elements that libhdf5 cannot convert: each chunk would be an error when it is read."""
+    try:
+        check_conversion(form)
+    except ReferencesError as error:
+        found = f"a datatype that cannot be converted: {error}"
+        raise UntranslatableError(found, "read it with h5dump") from error
 
 
 def _codec_pipeline(data_type: ZarrDataType, form: ChunkForm) -> list[JSON]:
