@@ -6,8 +6,9 @@ left alone unless the user follows such names.
 
 from __future__ import annotations
 
+import os
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -66,12 +67,53 @@ class Neighbourhood:
         """
         scheme, separator, path = self.folder.partition("://")
         target = posixpath.normpath(posixpath.join(path, name))
-        if not _is_below(target, posixpath.normpath(path)) and not self.follow_external:
+        folders = [posixpath.normpath(path)]
+        if self.is_local:  # a symbolic link is where it stands, and where it leads
+            folders.append(posixpath.dirname(os.path.realpath(split_protocol(self.url)[1])))
+        if not any(_is_below(target, folder) for folder in folders) and not self.follow_external:
             raise NotFollowedError(
                 f"the file {name}, which is outside of the source's own folder",
                 "allow it with --follow-external, if you trust the file",
             )
         return f"{scheme}{separator}{target}"
+
+    def find(self, name: str, variable: str) -> str:
+        """Return the URL of a file that a link or virtual dataset names, where libhdf5 looks for it.
+
+        That is, for local files, at the absolute path; else by the name, or of an absolute path by its
+        last part, in the folders of an environment variable, in the source's own folder, in the current
+        one, and in that of the file that the source is a symbolic link to.
+
+        Parameters
+        ----------
+        name
+            File name as the source has it.
+        variable
+            The environment variable.
+
+        Raises
+        ------
+        NotFollowedError
+            It lies outside of the source's folder, and such files are not followed.
+        """
+        usual = posixpath.join(split_protocol(self.folder)[1], name)
+        if not self.is_local:
+            return self.resolve(name)
+        found = next(filter(os.path.isfile, self._places(name, variable)), usual)
+        return self.resolve(found)
+
+    def _places(self, name: str, variable: str) -> Iterator[str]:
+        """Yield the paths where libhdf5 looks for a file (`H5Pset_virtual_prefix`, `H5Pset_elink_prefix`)."""
+        own = split_protocol(self.url)[1]
+        if posixpath.isabs(name):
+            yield name
+            name = posixpath.basename(name)
+        folders = filter(None, os.environ.get(variable, "").split(":"))
+        origin = posixpath.dirname(own)
+        yield from (posixpath.join(folder.replace("${ORIGIN}", origin), name) for folder in folders)
+        yield posixpath.join(origin, name)
+        yield posixpath.abspath(name)
+        yield posixpath.join(posixpath.dirname(os.path.realpath(own)), name)
 
     def publish(self, url: str) -> str:
         """Return the URL under which references name a file; beside the source, it moves with it.

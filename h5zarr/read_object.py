@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import posixpath
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,12 +24,13 @@ from h5zarr.read_data import InlineBudget, all_elements, has_clean_padding, heap
 from h5zarr.read_storage import OpenDataset, external_files, open_dataset, stored_chunks
 from h5zarr.read_values import READ_ERRORS, NameOf, TypeCache, list_attributes, read_attribute
 from h5zarr.source import open_source
-from h5zarr.virtual import PRINTF_BLOCK, virtual_chunks
+from h5zarr.virtual import source_names, virtual_chunks
 from h5zarr.walk import is_dataset
 
 _SAME_FILE = "."
 # libhdf5 takes a source that it cannot open for one that was never written.
 _MISSING = (SourceNotFoundError, NotHDF5Error, DamagedFileError)
+_PREFIXES = "HDF5_VDS_PREFIX"
 # As many links libhdf5 follows by default.
 _MOST_FILES_DEEP = 16
 _DIMENSION_LIST = b"DIMENSION_LIST"
@@ -158,7 +158,7 @@ def _check_virtual_sources(reader: Reader, dataset: OpenDataset) -> None:
         name = creation.get_virtual_filename(number)
         if name == _SAME_FILE:
             continue
-        reader.neighbourhood.resolve(name)
+        reader.neighbourhood.find(name, _PREFIXES)
         if not reader.neighbourhood.is_local:
             raise UntranslatableError(
                 f"a virtual dataset of a remote file, with sources in {posixpath.basename(name)}",
@@ -221,11 +221,8 @@ class _Sources:
             One is in a file that may not be opened.
         """
         for number in range(creation.get_virtual_count()):
-            names = creation.get_virtual_filename(number), creation.get_virtual_dsetname(number)
-            for block in itertools.count():
-                filename, path = (name.replace(PRINTF_BLOCK, str(block)) for name in names)
-                if not self._is_there(filename, path) or (filename, path) == names:
-                    break
+            names = source_names(creation.get_virtual_filename(number), creation.get_virtual_dsetname(number))
+            next((name for name in names if not self._is_there(*name)), None)
 
     def _is_there(self, filename: str, path: str) -> bool:
         try:
@@ -238,7 +235,7 @@ class _Sources:
     def _read_beside(
         self, place: Neighbourhood, target: ElsewhereTarget, deep: int
     ) -> tuple[str, Dataset] | None:
-        url = place.resolve(target.filename)
+        url = place.find(target.filename, _PREFIXES)
         if not place.look(url).byte_length:
             return None
         try:

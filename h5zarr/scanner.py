@@ -35,6 +35,7 @@ Progress = Callable[[int, int], None]
 
 INLINE_THRESHOLD_BYTES = 500
 INLINE_LIMIT_BYTES = 64 * 2**20
+_PREFIXES = "HDF5_EXT_PREFIX"
 _MOST_EXTERNAL_LINKS_DEEP = 16
 
 
@@ -267,7 +268,7 @@ def _follow_external_link(job: _Job, link: ExternalLink, mount: _Mount) -> None:
 
 def _scan_linked(job: _Job, target: ElsewhereTarget, mount: _Mount) -> None:
     """Scan what is in another file than the mount's, to appear at the mount's outer path."""
-    url, inner = mount.place.resolve(target.filename), "/" + target.path.strip("/")
+    url, inner = mount.place.find(target.filename, _PREFIXES), "/" + target.path.strip("/")
     above = (*mount.above, (url, inner))
     if (url, inner) in mount.above or len(above) > _MOST_EXTERNAL_LINKS_DEEP:
         raise UntranslatableError("it leads back to itself", "nothing is lost but the repetition")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -20,8 +21,8 @@ from h5zarr.model import ChunkIndex, Dataset, Layout, Shape, UInt32Column, UInt6
 ReadSource = Callable[[str, str], tuple[str, Dataset] | None]
 """Returns URL and description of a dataset by file name and path; None where it is not there."""
 
-PRINTF_BLOCK = "%b"
-"""What stands for the number of a source in the names of numbered ones."""
+_ESCAPES = re.compile("%([%b])")
+"""In names of sources ``%b`` stands for the number of the block, ``%%`` for ``%`` (`H5Pset_virtual`)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,8 +32,13 @@ class _Box:
     filename: str
     path: str
     virtual_start: Shape
-    source_start: Shape | None
     extent: Shape
+    source_start: Shape | None
+    """None: the whole source."""
+    source_extent: Shape | None
+    """None: as far as the source reaches."""
+    open_ended: bool
+    """Whether the block is as long as the virtual dataset has room, not as the mapping says."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -58,6 +64,17 @@ class _Placed:
     source: Dataset
 
 
+def source_names(filename: str, path: str) -> Iterator[tuple[str, str]]:
+    """Yield file name and path of the source of each block, for ever where they are numbered."""
+    is_numbered = any(found[1] == "b" for name in (filename, path) for found in _ESCAPES.finditer(name))
+    for block in itertools.count() if is_numbered else range(1):
+        yield _named(filename, block), _named(path, block)
+
+
+def _named(name: str, block: int) -> str:
+    return _ESCAPES.sub(lambda found: "%" if found[1] == "%" else str(block), name)
+
+
 def virtual_chunks(
     creation: h5p.PropDCID, shape: Shape, fill_value: bytes | None, read_source: ReadSource
 ) -> VirtualChunks | None:
@@ -75,7 +92,7 @@ def virtual_chunks(
         Reads the description of a source.
     """
     boxes = _boxes(creation, shape, read_source)
-    if boxes is None:
+    if boxes is None or _overlap(boxes):
         return None
     placed = [
         _Placed(box=box, url=found[0], source=found[1])
@@ -85,7 +102,11 @@ def virtual_chunks(
     if not placed or not all(_is_like(one.source, placed[0].source, fill_value) for one in placed):
         return None
     chunk_shape = _common_chunk_shape(placed, len(shape))
-    if chunk_shape is None or not all(_is_aligned(one, chunk_shape, shape) for one in placed):
+    if (
+        chunk_shape is None
+        or 0 in chunk_shape
+        or not all(_is_aligned(one, chunk_shape, shape) for one in placed)
+    ):
         return None
     return _gather(placed, chunk_shape, shape)
 
@@ -109,22 +130,26 @@ def _boxes_of(
     filename = creation.get_virtual_filename(number)
     path = creation.get_virtual_dsetname(number)
     slab = _slab(creation.get_virtual_vspace(number), shape)
+    source = creation.get_virtual_srcspace(number)
     if slab is None:
         return None
-    if PRINTF_BLOCK in filename or PRINTF_BLOCK in path:
-        return _numbered_boxes(filename, path, slab, shape, read_source)
-    interval = _interval(slab, shape)
-    source_start = _source_start(creation.get_virtual_srcspace(number))
-    if interval is None or source_start is None:
+    names = list(itertools.islice(source_names(filename, path), 2))
+    if len(names) > 1:
+        if not _is_whole(source):
+            return None
+        return _numbered_boxes(source_names(filename, path), slab, shape, read_source)
+    interval, source_interval = _interval(slab, shape), _source_interval(source)
+    if interval is None or source_interval is None:
         return None
-    start, extent = interval
     return [
         _Box(
-            filename=filename,
-            path=path,
-            virtual_start=start,
-            source_start=source_start or None,
-            extent=extent,
+            filename=names[0][0],
+            path=names[0][1],
+            virtual_start=interval[0],
+            extent=interval[1],
+            source_start=source_interval[0],
+            source_extent=source_interval[1],
+            open_ended=any(h5s.UNLIMITED in counts for counts in slab),
         )
     ]
 
@@ -153,19 +178,46 @@ def _interval(slab: _Slab, shape: Shape) -> tuple[Shape, Shape] | None:
     return slab[0], tuple(extents)
 
 
-def _source_start(space: h5s.SpaceID) -> Shape | None:
-    """Return where a source's block begins: () for the whole source, None where it has gaps."""
+def _source_interval(space: h5s.SpaceID) -> tuple[Shape | None, Shape | None] | None:
+    """Return start and extent of a source's block, as of `_Box`; None where it has gaps."""
     if space.get_select_type() == h5s.SEL_ALL:
-        return ()
+        return None, None
     if space.get_select_type() != h5s.SEL_HYPERSLABS or not space.is_regular_hyperslab():
         return None
     start, stride, count, block = space.get_regular_hyperslab()
-    gaps = any(n > 1 and step != width for n, step, width in zip(count, stride, block, strict=True))
-    return None if gaps else tuple(start)
+    if any(n > 1 and step != width for n, step, width in zip(count, stride, block, strict=True)):
+        return None
+    if h5s.UNLIMITED in (*count, *block):
+        return tuple(start), None
+    return tuple(start), tuple(n * width for n, width in zip(count, block, strict=True))
+
+
+def _is_whole(space: h5s.SpaceID) -> bool:
+    """Return whether a selection takes all that there is."""
+    if space.get_select_type() == h5s.SEL_ALL:
+        return True
+    interval, whole = _source_interval(space), tuple(space.get_simple_extent_dims())
+    return interval is not None and interval == ((0,) * len(whole), whole)
+
+
+def _overlap(boxes: Sequence[_Box]) -> bool:
+    """Return whether two boxes have an element in common, where the later mapping counts."""
+    starts = np.array([box.virtual_start for box in boxes if 0 not in box.extent], np.int64)
+    stops = starts + np.array([box.extent for box in boxes if 0 not in box.extent], np.int64)
+    if len(starts) < 2 or starts.ndim < 2:
+        return False
+    axis = max(range(starts.shape[1]), key=lambda axis: len(np.unique(starts[:, axis])))
+    order = np.argsort(starts[:, axis], kind="stable")
+    starts, stops = starts[order], stops[order]
+    ends = np.searchsorted(starts[:, axis], stops[:, axis])
+    return any(
+        bool(((starts[row + 1 : end] < stops[row]) & (starts[row] < stops[row + 1 : end])).all(axis=1).any())
+        for row, end in enumerate(ends)
+    )
 
 
 def _numbered_boxes(
-    filename: str, path: str, slab: _Slab, shape: Shape, read_source: ReadSource
+    names: Iterator[tuple[str, str]], slab: _Slab, shape: Shape, read_source: ReadSource
 ) -> list[_Box] | None:
     """Return a box for each block of a mapping to numbered sources, up to the first that is missing."""
     start, stride, count, block = slab
@@ -174,20 +226,27 @@ def _numbered_boxes(
         return None
     axis = unlimited[0]
     boxes: list[_Box] = []
-    for number in itertools.count():
+    for number, (filename, path) in enumerate(names):
         at = start[axis] + number * stride[axis]
-        names = [text.replace(PRINTF_BLOCK, str(number)) for text in (filename, path)]
         # The one that is missing is looked at, too: the dataset grows when it comes.
-        if read_source(*names) is None or at >= shape[axis]:
-            return boxes
+        if read_source(filename, path) is None or at >= shape[axis]:
+            break
         begins = (*start[:axis], at, *start[axis + 1 :])
         extent = tuple(
             min(width, most - first) for width, most, first in zip(block, shape, begins, strict=True)
         )
         boxes.append(
-            _Box(filename=names[0], path=names[1], virtual_start=begins, source_start=None, extent=extent)
+            _Box(
+                filename=filename,
+                path=path,
+                virtual_start=begins,
+                extent=extent,
+                source_start=None,
+                source_extent=None,
+                open_ended=True,
+            )
         )
-    raise AssertionError("itertools.count ends")
+    return boxes
 
 
 # Fit -------------------------------------------------------------------------------------
@@ -252,14 +311,29 @@ def _is_aligned(placed: _Placed, chunk_shape: Shape, shape: Shape) -> bool:
     source_start = _start_in_source(placed, axes)
     if axes is None or source_start is None:
         return False
-    for chunk, virtual, source, extent, most in zip(
-        chunk_shape, box.virtual_start, source_start, box.extent, shape, strict=True
+    source_extent = _extent_in_source(placed, source_start, axes)
+    for chunk, virtual, source, extent, own, most in zip(
+        chunk_shape, box.virtual_start, source_start, box.extent, source_extent, shape, strict=True
     ):
         if virtual % chunk or source % chunk:
             return False
         if (virtual + extent) % chunk and virtual + extent != most:
             return False
+        # What is behind the end of a source is in no block; its last chunk may hold something there.
+        is_shorter = own < extent and (source + own) % chunk == 0
+        is_cut_off = own > extent and virtual + extent == most
+        if own != extent and not (box.open_ended and (is_shorter or is_cut_off)):
+            return False
     return True
+
+
+def _extent_in_source(placed: _Placed, start: Shape, axes: list[int | None]) -> Shape:
+    """Return how far the block reaches in the source, by the virtual dataset's axes (elements)."""
+    extent, whole = placed.box.source_extent, placed.source.shape or ()
+    return tuple(
+        1 if axis is None else whole[axis] - begin if extent is None else extent[axis]
+        for axis, begin in zip(axes, start, strict=True)
+    )
 
 
 def _start_in_source(placed: _Placed, axes: list[int | None] | None) -> Shape | None:
