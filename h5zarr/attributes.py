@@ -61,7 +61,8 @@ def translate_attributes(
     tuple
         Attributes as `json` can write them, and problems.
     """
-    hidden = _SCALE_BOOKKEEPING if is_dimension_scale(attributes) else _BOOKKEEPING
+    is_scale = data_type is not None and is_dimension_scale(attributes)
+    hidden = _SCALE_BOOKKEEPING if is_scale else _BOOKKEEPING
     shown = [attribute for attribute in attributes if attribute.name not in hidden]
     names = frozenset(attribute.name for attribute in shown)
     document: dict[str, JSON] = {}

@@ -99,7 +99,8 @@ def attribute_differences(
         2 has conventions of its own for dimension names and ``_FillValue``.
     """
     names = _names(node)
-    hidden = _HIDDEN_OF_SCALES if is_scale(node) else _ALWAYS_HIDDEN
+    is_dataset_scale = isinstance(node, h5py.Dataset) and is_scale(node)
+    hidden = _HIDDEN_OF_SCALES if is_dataset_scale else _ALWAYS_HIDDEN
     hidden |= {name for name in _OF_DIMENSION_SCALES & names if _belongs_to_scales(node, name)}
     kind = array_kind if zarr_format == 3 else None
     for name in sorted(names):

@@ -87,13 +87,17 @@ def _little_endian(stored: ByteArray, byte_offset: int) -> int:
     return int.from_bytes(stored[byte_offset : byte_offset + 4].tobytes(), "little")
 
 
+_BITSHUFFLE_COMPRESSIONS = ((2,), (3,))
+"""LZ4 and Zstandard; whatever else stands there, the plugin only shuffles."""
+
+
 def _is_sound_bitshuffle(stage: Filter, stored: ByteArray) -> bool:
     """Return whether bitshuffle's compressed blocks lie within the stored bytes.
 
     A header tells the bytes of all elements (8 bytes, big-endian) and of a block (4 bytes); each block is
     preceded by its compressed length (4 bytes), elements beyond the last multiple of 8 follow as they are.
     """
-    if not any(stage.client_data[4:5]):
+    if stage.client_data[4:5] not in _BITSHUFFLE_COMPRESSIONS:
         return True
     element, header = stage.client_data[2], stored[:_BITSHUFFLE_HEADER].tobytes()
     block_length = int.from_bytes(header[8:], "big")

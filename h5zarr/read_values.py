@@ -321,12 +321,19 @@ class ReferenceNames:
     libhdf5's own `H5Rget_name` searches the whole file for each reference.
     """
 
-    def __init__(self, file: h5py.h5f.FileID, path_of_address: dict[int, str]) -> None:
+    def __init__(
+        self, file: h5py.h5f.FileID, path_of_address: dict[int, str], filename: str | None = None
+    ) -> None:
         self._file = file
         self._path_of_address = path_of_address
+        self._filename = filename
 
     def __call__(self, reference: Any) -> str:
-        """Return the absolute path of the object, "" for a null reference."""
+        """Return the absolute path of the object, "" for a null reference.
+
+        Behind an external link, where what a link does not lead to has no path in the scanned file, it is
+        the path in the other file, after that file's name and a colon.
+        """
         if not reference:
             return ""
         target = h5r.dereference(reference, self._file)
@@ -336,4 +343,5 @@ class ReferenceNames:
             if name is None:
                 raise ValueError("a reference points to an object that has no path")
             path = name.decode("utf-8", "surrogateescape")
+            path = path if self._filename is None else f"{self._filename}:{path}"
         return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import posixpath
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -183,6 +184,11 @@ class _Mount:
     above: tuple[tuple[str, str], ...] = ()
     """URL and inner path of the external links that led here."""
 
+    @property
+    def filename(self) -> str | None:
+        """Name of the file, where it is not the scanned one."""
+        return posixpath.basename(self.place.url.partition("?")[0]) if self.above else None
+
     def path(self, inner_path: str) -> str:
         """Return the path in the scanned file of a path in this one."""
         if self.inner == self.outer:
@@ -211,7 +217,7 @@ def _scan_file(job: _Job, file: h5py.File, mount: _Mount) -> None:
     names = {address: mount.path(path) for address, path in found.path_of_address().items()}
     reader = Reader(
         file=file.id,
-        name_of=ReferenceNames(file.id, names),
+        name_of=ReferenceNames(file.id, names, mount.filename),
         budget=job.budget,
         neighbourhood=mount.place,
         problems=job.problems,
@@ -302,7 +308,7 @@ def _read_linked_dataset(job: _Job, file: h5py.File, mount: _Mount) -> None:
         return
     reader = Reader(
         file=file.id,
-        name_of=ReferenceNames(file.id, {}),
+        name_of=ReferenceNames(file.id, {}, mount.filename),
         budget=job.budget,
         neighbourhood=mount.place,
         problems=job.problems,

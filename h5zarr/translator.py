@@ -93,7 +93,7 @@ def translate(scan: FileScan, *, links: Links = "arrays", phony_dimensions: bool
         if named is not None:
             array = _array_or_problem(named, names.get(dataset.path, ()), scan, own)
             if array is not None:
-                _add_array(nodes, array, named.other_names, scan, links)
+                _add_array(nodes, array, named.other_names, scan, links, problems)
             problems.extend(_of_all_names(own, named, links))
     return Hierarchy(
         nodes=_with_parents(nodes),
@@ -150,9 +150,24 @@ def _add_group(
     attributes, lost = translate_attributes(group.attributes, path=group.path)
     problems.extend(lost)
     if group.other_names:
-        attributes[_LINKS_ATTRIBUTE] = list(group.other_names)
+        _tell_names(attributes, group.path, group.other_names, problems)
     path = scan.selection.zarr_path(group.path)
     nodes[path] = _group_node(path, attributes)
+
+
+def _tell_names(
+    attributes: dict[str, JSON], path: str, other_names: Sequence[str], problems: list[Problem]
+) -> None:
+    """Put the further names of an object into its attributes; one of a user's own stays."""
+    if attributes.setdefault(_LINKS_ATTRIBUTE, list(other_names)) != list(other_names):
+        problems.append(
+            Problem(
+                path=path,
+                attribute=_LINKS_ATTRIBUTE,
+                found=f"the attribute that would tell of {', '.join(other_names)}, but is taken",
+                remedy="rename the attribute in the HDF5 file",
+            )
+        )
 
 
 def _group_node(path: str, attributes: Mapping[str, JSON]) -> GroupNode:
@@ -170,9 +185,11 @@ def _add_array(
     other_names: Sequence[str],
     scan: FileScan,
     links: Links,
+    problems: list[Problem],
 ) -> None:
     if links == "attributes" and other_names:
-        named = {**array.metadata["attributes"], _LINKS_ATTRIBUTE: list(other_names)}
+        named = dict(array.metadata["attributes"])
+        _tell_names(named, array.path, other_names, problems)
         array = replace(array, metadata={**array.metadata, "attributes": named})
     nodes[array.path] = array
     if links == "arrays":

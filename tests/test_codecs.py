@@ -823,3 +823,14 @@ def test_memory_stays_bounded() -> None:
         decode_chunk(form, zlib.compress(generator.bytes(length) + bytes(100_000 - length)))
     dataset = file_image._decoder(form.filters, 100_000)._dataset
     assert h5py.h5i.get_file_id(dataset).get_filesize() < 400_000
+
+
+def test_bitshuffle_with_a_number_of_no_compression(tmp_path: Path) -> None:
+    """The plugin only shuffles then, and writes such numbers where it stands twice in a pipeline."""
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        values = np.arange(1000, dtype="<i4")
+        options = hdf5plugin.Bitshuffle(cname="none")
+        dataset = file.create_dataset("x", data=values, chunks=(1000,), compression=options)
+        stored = dataset.id.read_direct_chunk((0,))[1]
+    form = ChunkForm(chunk_byte_length=values.nbytes, filters=(stage(32008, 0, 3, 4, 0, 8),))
+    assert decode_chunk(form, stored).tobytes() == values.tobytes()

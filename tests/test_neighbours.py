@@ -374,6 +374,22 @@ def test_a_group_in_a_file_that_is_missing(tmp_path: Path) -> None:
         h5zarr.convert(tmp_path / "main.h5", group="up")
 
 
+def test_references_to_what_no_link_leads_to(tmp_path: Path) -> None:
+    """Their path in the other file may be that of another object here."""
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["g/d"] = file["h/d"] = 1
+        file["h/r"] = np.array([file["g/d"].ref, file["h/d"].ref], h5py.ref_dtype)
+        file["h"].attrs["r"] = file["g/d"].ref
+    with h5py.File(tmp_path / "main.h5", "w") as file:
+        file["g/d"] = 2
+        file["l"] = external("other.h5", "/h")
+        file["r"] = external("other.h5", "/h/r")
+    root = open_zarr(h5zarr.convert(tmp_path / "main.h5").references())
+    assert root["l/r"][:].tolist() == ["other.h5:/g/d", "/l/d"]
+    assert root["r"][:].tolist() == ["other.h5:/g/d", "other.h5:/h/d"]
+    assert root["l"].attrs["r"] == "other.h5:/g/d"
+
+
 @pytest.mark.parametrize("start", [0, 50], ids=["chunks", "values"])
 @pytest.mark.parametrize("path", ["out", "soft", "soft_out", "group_out/x"])
 def test_virtual_datasets_over_links(path: str, start: int, three_files: Path) -> None:

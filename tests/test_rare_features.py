@@ -165,3 +165,17 @@ def test_what_libhdf5_cannot_convert_is_a_problem(write: Callable[[h5py.File], N
     (problem,) = convert(tmp_path / "x.h5").problems
     assert problem.path == "/x"
     assert "cannot be converted" in problem.found
+
+
+def test_attributes_that_have_names_of_bookkeeping(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        group = file.create_group("g")
+        group.attrs.update({"CLASS": "DIMENSION_SCALE", "NAME": "important", "hdf5_links": "mine"})
+        file["h"] = group
+    conversion = convert(tmp_path / "x.h5")
+    attributes = dict(open_zarr(conversion.references())["g"].attrs)
+    assert attributes == {"CLASS": "DIMENSION_SCALE", "NAME": "important", "hdf5_links": "mine"}
+    (problem,) = conversion.problems
+    assert (problem.path, problem.attribute) == ("/g", "hdf5_links")
+    assert "/h" in problem.found
+    assert validate(conversion.references()).ok
