@@ -229,14 +229,13 @@ class ObjectCheck:
     def _place(self, array: zarr.Array[Any], own: Shape) -> Placement:
         if self.part is None:
             return Placement(start=(0,) * array.ndim, shape=array.shape)
-        names = getattr(array.metadata, "dimension_names", None) or (None,) * array.ndim
-        return place(array.path, names, array.shape, self.part, own)
+        return place(array.path, _dimension_names(array) or (None,) * array.ndim, array.shape, self.part, own)
 
     def _check_dimension_names(
         self, array: zarr.Array[Any], dataset: h5py.Dataset, path: str, found: Placement
     ) -> None:
         """Compare the names of the axes with a scale; references that name no dimensions are sound, too."""
-        told: Any = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+        told = _dimension_names(array)
         if not told:
             return
         names = [name for axis, name in enumerate(told) if axis not in found.added]
@@ -316,6 +315,11 @@ class ObjectCheck:
 
 def _is_in(file: h5py.File, dataset: h5py.Dataset) -> bool:
     return bool(h5py.h5o.get_info(file.id).fileno == h5py.h5o.get_info(dataset.id).fileno)
+
+
+def _dimension_names(array: zarr.Array[Any]) -> Any:
+    """Return the names of an array's axes, which Zarr v2 has as an attribute; None where there are none."""
+    return getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
 
 
 def _with_ones(shape: Shape, added: Shape) -> Shape:

@@ -68,6 +68,14 @@ def test_joined_along_time(files: list[Path]) -> None:
     assert report.bytes_compared == 3 * STEPS * (4 + 2 * 30 * 8) + 30 * 4
 
 
+def test_metadata_of_zarr_v2_alone(files: list[Path], tmp_path: Path) -> None:
+    """Version 2 names dimensions in an attribute."""
+    combine(files, tmp_path / "x.json", concat="time", zarr_format="2")
+    report = validate(tmp_path / "x.json")
+    assert report.ok, report.mismatches
+    assert report.bytes_compared == 3 * STEPS * (4 + 2 * 30 * 8) + 30 * 4
+
+
 def test_joined_along_a_new_dimension(tmp_path: Path) -> None:
     paths = [tmp_path / f"{number}.nc" for number in range(3)]
     for number, path in enumerate(paths):
