@@ -11,6 +11,7 @@ import h5py
 import netCDF4
 import numpy as np
 import pytest
+import xarray as xr
 import zarr
 from conftest import CODEC_WARNING, open_zarr
 from http_server import serve
@@ -23,6 +24,7 @@ from h5zarr.combining.time import fill_numbers
 from h5zarr.converter import convert
 from h5zarr.errors import CombineError, SourceChangedError, SourceError, SourceNotFoundError
 from h5zarr.model import ArrayNode
+from h5zarr.validator import validate
 
 pytestmark = pytest.mark.filterwarnings(CODEC_WARNING)
 
@@ -311,6 +313,74 @@ def test_bounds_that_one_file_does_not_name(which: int, tmp_path: Path) -> None:
 def test_numbers_that_stand_for_no_time_stay(missing: Any, expected: list[float], tmp_path: Path) -> None:
     combined = combine(two_months(tmp_path, missing_value=missing), concat="time")
     assert open_zarr(combined.references())["observed"][3:].tolist() == expected
+
+
+def observed(path: Path, origin: str, times: Any, seen: Any, dtype: str, **attributes: Any) -> Path:
+    """Write times, and others beside them that ``attributes`` belong to as well."""
+    with netCDF4.Dataset(path, "w") as file:
+        file.createDimension("time", None)
+        for name, values in (("time", times), ("seen", seen)):
+            fill = attributes.get("_FillValue")
+            variable = file.createVariable(name, dtype, ("time",), fill_value=fill)
+            variable.set_auto_mask(False)
+            variable.units = f"days since {origin}"
+            variable.setncatts({key: value for key, value in attributes.items() if key != "_FillValue"})
+            variable[:] = values
+    return path
+
+
+MASKING: dict[str, tuple[str, dict[str, Any]]] = {
+    "_FillValue": ("i4", {"_FillValue": 11}),
+    "missing_value": ("i2", {"missing_value": np.int16(11)}),
+    "several": ("i8", {"missing_value": np.array([-999, 11])}),
+    "floats": ("f8", {"_FillValue": 11.0}),
+    "both": ("f4", {"_FillValue": np.float32(1e20), "missing_value": np.float32(11)}),
+    "of another type": ("i4", {"missing_value": 11.0}),
+}
+"""The data type of times, and attributes by which 11 stands for none."""
+
+
+@pytest.mark.parametrize("name", ["seen", "time"])
+@pytest.mark.parametrize(("dtype", "masking"), MASKING.values(), ids=MASKING)
+def test_time_whose_number_would_stand_for_none(
+    dtype: str, masking: dict[str, Any], name: str, tmp_path: Path
+) -> None:
+    """Day 20 of the one is day 11 of the other."""
+    numbers = {"time": [15, 16], "seen": [8, 9], name: [19, 20]}
+    paths = [
+        observed(tmp_path / "0.nc", "2000-01-10", [2, 3], [5, 6], dtype, **masking),
+        observed(tmp_path / "1.nc", "2000-01-01", numbers["time"], numbers["seen"], dtype, **masking),
+    ]
+    words = rf"0\.nc and .*1\.nc differ in the units of /{name}: .* 20.* 11.* stands for no time.*; write"
+    with pytest.raises(CombineError, match=words):
+        combine(paths, concat="time")
+
+
+@pytest.mark.filterwarnings("ignore:.*multiple (fill|missing) values:xarray.SerializationWarning")
+@pytest.mark.parametrize(("dtype", "masking"), MASKING.values(), ids=MASKING)
+def test_no_times_stay_none(dtype: str, masking: dict[str, Any], tmp_path: Path) -> None:
+    paths = [
+        observed(tmp_path / "0.nc", "2000-01-10", [2, 3], [11, 6], dtype, **masking),
+        observed(tmp_path / "1.nc", "2000-01-01", [15, 16], [9, 11], dtype, **masking),
+    ]
+    combine(paths, tmp_path / "all.json", concat="time")
+    with (
+        xr.open_dataset(tmp_path / "all.json", engine="h5zarr") as found,
+        xr.open_mfdataset(paths, engine="h5netcdf") as expected,
+    ):
+        np.testing.assert_array_equal(found.seen.values, expected.seen.values)
+    report = validate(tmp_path / "all.json")
+    assert report.ok, report.mismatches
+
+
+@pytest.mark.parametrize("packing", [{"scale_factor": 0.5}, {"_Unsigned": "true"}], ids=str)
+def test_packed_times_are_not_converted(packing: dict[str, Any], tmp_path: Path) -> None:
+    paths = [
+        observed(tmp_path / "0.nc", "2000-01-10", [2, 3], [5, 6], "i2", **packing),
+        observed(tmp_path / "1.nc", "2000-01-01", [15, 16], [-1, 8], "i2", **packing),
+    ]
+    with pytest.raises(CombineError, match=r"0\.nc and .*1\.nc differ in the units .* are packed"):
+        combine(paths, concat="time")
 
 
 def test_text_stands_for_no_number(tmp_path: Path) -> None:

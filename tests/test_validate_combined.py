@@ -95,6 +95,33 @@ def test_other_units_of_time(tmp_path: Path) -> None:
     assert kinds(validate(document)) == {("/time", Kind.VALUES)}
 
 
+MASKED: dict[str, tuple[list[int], set[tuple[str, Kind]]]] = {
+    "as it is": ([7, -1, -1, 9], set()),
+    "a time that is masked": ([7, -1, -1, -1], {("/seen", Kind.VALUES)}),
+    "a masked number that is converted": ([7, -1, -3, 9], {("/seen", Kind.VALUES)}),
+}
+"""Numbers in the references, of which -1 stands for no time, and what is wrong with them."""
+
+
+@pytest.mark.parametrize("zarr_format", ["3", "2"])
+@pytest.mark.parametrize(("numbers", "expected"), MASKED.values(), ids=MASKED)
+def test_times_that_are_masked(
+    numbers: list[int], expected: set[tuple[str, Kind]], zarr_format: Any, tmp_path: Path
+) -> None:
+    paths = [tmp_path / "0.nc", tmp_path / "1.nc"]
+    for number, (path, seen) in enumerate(zip(paths, ([7, -1], [-1, 11]), strict=True)):
+        with h5netcdf.File(path, "w") as file:
+            file.dimensions = {"time": 2}
+            units = f"days since 2020-01-0{3 - 2 * number}"
+            for name, values in (("time", np.arange(2) + 9 * number), ("seen", np.array(seen))):
+                variable = file.create_variable(name, ("time",), data=values.astype("i4"), fillvalue=-1)
+                variable.attrs["units"] = units
+    combine(paths, tmp_path / "x.json", concat="time", zarr_format=zarr_format)
+    document = json.loads((tmp_path / "x.json").read_text())
+    spoil_inline(document, "seen/", np.array(numbers, "i4"))
+    assert kinds(validate(document)) == expected
+
+
 def test_chunks_of_different_lengths(tmp_path: Path) -> None:
     pytest.importorskip("zarr", minversion="3.4", reason="zarr reads rectilinear grids from 3.4 on")
     paths = []
@@ -116,7 +143,7 @@ def test_chunks_of_different_lengths(tmp_path: Path) -> None:
 
 def spoil_inline(document: Document, prefix: str, values: Any) -> None:
     refs = document["refs"]
-    key = next(key for key in refs if key.startswith(f"{prefix}c"))
+    key = next(key for key in refs if key.startswith((f"{prefix}c", f"{prefix}0")))
     refs[key] = "base64:" + base64.b64encode(values.tobytes()).decode()
 
 

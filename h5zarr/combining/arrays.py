@@ -26,7 +26,7 @@ from h5zarr.model import ArrayNode
 
 Values = npt.NDArray[Any]
 
-_PACKING = frozenset({"scale_factor", "add_offset"})
+_PACKING = frozenset({"scale_factor", "add_offset", "_Unsigned"})
 
 Compat = Literal["identical", "first", "drop"]
 """What becomes of arrays that several files have in the same place."""

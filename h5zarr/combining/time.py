@@ -148,19 +148,36 @@ def convert_times(values: Values, units: TimeUnits, to: TimeUnits, fills: Values
     Raises
     ------
     CombineError
-        A time has no exact number in the other units, or calendars have different days; or xarray,
-        or cftime that it needs for some calendars, is not installed.
+        A time has no exact number in the other units, or one that stands for no time, or calendars
+        have different days; or xarray, or cftime that it needs for some calendars, is not installed.
     """
     if not have_same_days(units, to):
         raise CombineError(f"the calendars of times in {units} and {to} have different days")
     converted = values.copy()
-    is_time = ~(np.isin(values, fills) | (values != values))
+    is_time = ~_stand_for_none(values, fills)
     try:
         converted[is_time] = _converted(values[is_time], units, to)
     except _ERRORS as error:
         reason = " ".join(str(error).split())
         raise CombineError(f"times in {units} cannot be had exactly in {to}: {reason}") from error
+    _check_stay_times(values, converted, is_time, fills, units, to)
     return converted
+
+
+def _stand_for_none(values: Values, fills: Values) -> Values:
+    return np.asarray(np.isin(values, fills) | (values != values))
+
+
+def _check_stay_times(
+    values: Values, converted: Values, is_time: Values, fills: Values, units: TimeUnits, to: TimeUnits
+) -> None:
+    lost = is_time & _stand_for_none(converted, fills)
+    if lost.any():
+        raise CombineError(
+            f"the time {values[lost][0]} in {units} would be {converted[lost][0]} in {to}, which stands for "
+            "no time there (_FillValue, missing_value); write the file again in the units of the other, or "
+            "leave the array out (exclude)"
+        )
 
 
 def _calendar(units: TimeUnits) -> str:
