@@ -15,7 +15,9 @@ from conftest import CODEC_WARNING, open_zarr
 from h5zarr.combiner import combine
 from h5zarr.converter import Conversion, convert
 from h5zarr.errors import CombineError
+from h5zarr.model import ArrayNode
 from h5zarr.references import formats
+from h5zarr.validator import validate
 
 pytestmark = pytest.mark.filterwarnings(CODEC_WARNING)
 
@@ -137,6 +139,53 @@ def test_old_files_are_not_read(tmp_path: Path) -> None:
     for path in paths[:2]:
         path.unlink()
     assert comparable(combine(paths[2:], append_to=first).references()) == expected
+
+
+def write_steps(path: Path, start: int, values: Any, **how: Any) -> Path:
+    with h5py.File(path, "w") as file:
+        file["time"] = np.arange(start, start + len(values), dtype="f8")
+        file["time"].make_scale("time")
+        how = {"chunks": (1, *values.shape[1:]), "compression": "gzip", "shuffle": True, **how}
+        file.create_dataset("v", data=values, **how).dims[0].attach_scale(file["time"])
+    return path
+
+
+NOISE = np.random.default_rng(3).random((3, 100, 100))
+ZEROS = np.zeros((1, 100, 100))
+STORED: dict[str, list[Any]] = {
+    "noise, then zeros": [NOISE, ZEROS],
+    "zeros, then noise": [ZEROS, NOISE],
+    "zeros": [ZEROS, ZEROS],
+    "noise, then two files of zeros": [NOISE, ZEROS, ZEROS],
+    "zeros, then both": [ZEROS, NOISE, ZEROS],
+}
+
+
+@pytest.mark.parametrize("how", [{}, {"compression": "lzf"}], ids=["gzip", "lzf"])
+@pytest.mark.parametrize("steps", STORED.values(), ids=STORED)
+def test_chunks_small_enough_to_be_inline_stay_chunks(
+    steps: list[Any], how: dict[str, Any], tmp_path: Path
+) -> None:
+    paths = [write_steps(tmp_path / f"{n}.h5", 3 * n, values, **how) for n, values in enumerate(steps)]
+    out = tmp_path / "all.json"
+    options: dict[str, Any] = {"concat": "time", "inline_limit": 150_000}
+    combine(paths[0], out, **options)
+    again = combine(paths[1:], append_to=out, **options).references()
+    np.testing.assert_array_equal(open_zarr(again)["v"][...], np.concatenate(steps))
+    assert comparable(again) == comparable(combine(paths, **options).references())
+    assert validate(again).ok
+
+
+def test_inline_chunks_that_do_not_fit_are_joined_by_value(tmp_path: Path) -> None:
+    """Compressed in other ways, and none of them in a file of its own."""
+    values = np.zeros((2, 30))
+    paths = [
+        write_steps(tmp_path / "0.h5", 0, values),
+        write_steps(tmp_path / "1.h5", 3, values + 1, chunks=(2, 15), shuffle=False),
+    ]
+    found = combine(paths, concat="time").hierarchy.nodes["/v"]
+    assert isinstance(found, ArrayNode)
+    assert len(found.manifest.inline) == 1
 
 
 def test_units_of_time_are_those_of_the_result(tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ class Combiner:
             if not may_inline:
                 raise CombineError(_too_large_to_convert(joint, units, values.byte_length))
             return self._by_value(joint, values)
-        if may_inline and (joint.path in self.coordinates or values.all_inline):
+        if may_inline and (joint.path in self.coordinates or values.all_as_is):
             return self._by_value(joint, values)
         try:
             return join_chunks(joint, rectilinear=False)
@@ -234,19 +234,25 @@ class _ValueSize:
     """Bytes of all values."""
     is_text: bool
     """Whether elements have no fixed size, and stand in references anyhow."""
-    all_inline: bool
-    """Whether all values stand in references now."""
+    all_as_is: bool
+    """Whether all values stand in references now, uncompressed: else files that are appended to them may
+    have chunks that fit theirs."""
 
     @classmethod
     def of(cls, joint: Joint) -> _ValueSize:
-        manifests = [piece.array.manifest for piece in joint.pieces]
-        item = item_bytes(joint.pieces[0].array)
+        arrays = [piece.array for piece in joint.pieces]
+        manifests = [array.manifest for array in arrays]
+        item = item_bytes(arrays[0])
         stored = sum(len(chunk) for manifest in manifests for chunk in manifest.inline.values())
         return cls(
             byte_length=stored if item is None else math.prod(joint.shape) * item,
             is_text=item is None,
-            all_inline=all(manifest.inline and not len(manifest.grid_position) for manifest in manifests),
+            all_as_is=all(_is_inline(array) and len(array.metadata["codecs"]) == 1 for array in arrays),
         )
+
+
+def _is_inline(array: ArrayNode) -> bool:
+    return bool(array.manifest.inline) and not len(array.manifest.grid_position)
 
 
 def _check_are_times(joint: Joint, units: Sequence[TimeUnits | None]) -> None:
