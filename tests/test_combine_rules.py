@@ -107,11 +107,11 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
         OTHER | {"change": attribute("v", "missing_value", np.int16(4))},
         ["missing_value of /v", "3 and 4"],
     ),
-    "_FillValue": (ONE | {"fill_value": 5}, OTHER | {"fill_value": 6}, ["fill_value of /v", "5 and 6"]),
+    "_FillValue": (ONE | {"fill_value": 5}, OTHER | {"fill_value": 6}, ["_FillValue of /v", "5 and 6"]),
     "_FillValue that is a negative zero": (
         ONE | {"fill_value": 0.0, "datatype": "f4"},
         OTHER | {"fill_value": -0.0, "datatype": "f4"},
-        ["fill_value of /v", "0.0 and -0.0"],
+        ["_FillValue of /v", "0.0 and -0.0"],
     ),
     "missing_value that is text": (
         ONE | {"change": attribute("v", "missing_value", "n/\u00e9")},
@@ -121,7 +121,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], list[str]]] = {
     "_FillValue of floats": (
         ONE | {"fill_value": 5.5, "datatype": "f4"},
         OTHER | {"fill_value": np.nan, "datatype": "f4"},
-        ["of /v", "5.5", "NaN"],
+        ["_FillValue of /v", "5.5 and nan"],
     ),
     "valid_range": (
         ONE | {"change": attribute("v", "valid_range", [0, 9])},
@@ -282,6 +282,75 @@ def test_values_are_the_same_however_stored(how: dict[str, Any], tmp_path: Path)
         new.attrs.update(attributes)
         new.dims[0].attach_scale(file["x"])
     combine(paths, concat="time")
+
+
+def write_filled(path: Path, start: int, fill: int, *, count: int = 4, stored: int | None = None) -> Path:
+    """Write an array in chunks of two steps, of which so many steps are stored, and a coordinate."""
+    with h5py.File(path, "w") as file:
+        how = {"dtype": "i4", "fillvalue": fill, "maxshape": (None,)}
+        time = file.create_dataset("time", data=np.arange(start, start + count), chunks=(2,), **how)
+        time.make_scale("time")
+        for name, rows in (("v", stored), ("whole", None)):
+            v = file.create_dataset(name, (count,), chunks=(2,), **how)
+            v.dims[0].attach_scale(time)
+            v[:rows] = np.arange(start, start + count)[:rows] * 7
+    return path
+
+
+UNSEEN: dict[str, tuple[list[dict[str, Any]], dict[str, Any]]] = {
+    "chunks": ([{"start": 0}, {"start": 4}], {}),
+    "chunks in their files": ([{"start": 0}, {"start": 4}], {"inline_limit": 0}),
+    "an edge chunk": ([{"start": 0}, {"start": 4, "count": 3}], {"inline_limit": 0}),
+    "no elements": ([{"start": 0, "count": 0}, {"start": 4}], {"order": "given"}),
+}
+"""Files that store all their elements, and how to combine them."""
+
+
+@pytest.mark.parametrize("threshold", [0, 500])
+@pytest.mark.parametrize("append", [False, True], ids=["at once", "appended"])
+@pytest.mark.parametrize(("files", "options"), UNSEEN.values(), ids=UNSEEN)
+def test_fill_value_that_no_element_has(
+    files: list[dict[str, Any]], options: dict[str, Any], append: bool, threshold: int, tmp_path: Path
+) -> None:
+    """Libraries write other ones where nobody asks for any."""
+    paths = [write_filled(tmp_path / f"{n}.h5", fill=-n, **how) for n, how in enumerate(files)]
+    options = {**options, "concat": "time", "convert_options": {"inline_threshold": threshold}}
+    if append:
+        combined = combine(paths[1:], append_to=combine(paths[0], **options), **options)
+    else:
+        combined = combine(paths, **options)
+    with xr.open_mfdataset(paths, combine="nested", concat_dim="time", engine="h5netcdf") as expected:
+        np.testing.assert_array_equal(open_zarr(combined.references())["v"][...], expected.v.values)
+    report = validate(combined.references())
+    assert report.ok, report.mismatches
+
+
+@pytest.mark.parametrize("lacking", [0, 1])
+def test_fill_value_that_elements_have(lacking: int, tmp_path: Path) -> None:
+    stored = [2 if n == lacking else None for n in range(2)]
+    paths = [write_filled(tmp_path / f"{n}.h5", 4 * n, -n, stored=stored[n]) for n in range(2)]
+    words = rf"0\.h5 and .*1\.h5 differ in fill_value of /v: 0 and -1, .*{lacking}\.h5 .* write it again"
+    options: Any = {"concat": "time", "inline_limit": 0, "convert_options": {"inline_threshold": 0}}
+    with pytest.raises(CombineError, match=words):
+        combine(paths, **options)
+    with pytest.raises(CombineError, match="differ in fill_value of /v: 0 and -1"):
+        combine(paths[1], append_to=combine(paths[0], **options), **options)
+    again = write_filled(tmp_path / "2.h5", 4, 0, stored=stored[1])
+    assert validate(combine([paths[0], again], **options).references()).ok
+
+
+def test_shards_may_lack_chunks_inside(tmp_path: Path) -> None:
+    paths = [write_filled(tmp_path / f"{n}.h5", 4 * n, -n) for n in range(2)]
+    inputs = []
+    for path in paths:
+        hierarchy = convert(path).hierarchy
+        v = hierarchy.nodes["/v"]
+        inner = {"chunk_shape": [1], "codecs": v.metadata["codecs"], "index_codecs": []}
+        codecs = [{"name": "sharding_indexed", "configuration": inner}]
+        sharded = replace(v, metadata={**v.metadata, "codecs": codecs})
+        inputs.append(replace(hierarchy, nodes={**hierarchy.nodes, "/v": sharded}))
+    with pytest.raises(CombineError, match="differ in fill_value of /v"):
+        combine(inputs, concat="time")
 
 
 def write_masked(path: Path, start: int, incompressible: Sequence[int], length: int = 4000) -> Path:

@@ -16,7 +16,7 @@ from h5zarr.model import JSON, ArrayNode
 _MISSING = object()
 
 _SAID_OTHERWISE = frozenset(
-    {"shape", "attributes", "chunk_grid", "chunk_key_encoding", "codecs", "dimension_names"}
+    {"shape", "attributes", "chunk_grid", "chunk_key_encoding", "codecs", "dimension_names", "fill_value"}
 )
 """Keys of a metadata document that do not have to be the same, or are looked at for themselves."""
 
@@ -32,6 +32,9 @@ _TIME = ("units", "calendar")
 
 def check_meaning(pieces: Sequence[Piece], *, times_differ: bool = False) -> None:
     """Check that arrays can be joined: that the same stored numbers mean the same.
+
+    Fill values count where chunks are absent, which read as them. Libraries choose their own where nobody
+    asks for any.
 
     Parameters
     ----------
@@ -49,6 +52,29 @@ def check_meaning(pieces: Sequence[Piece], *, times_differ: bool = False) -> Non
     for other in others:
         for difference in _differences(first.array, other.array, times_differ=times_differ):
             raise CombineError(f"{first.tile.name} and {other.tile.name} differ in {difference}")
+    lacking = next((piece for piece in pieces if not _is_complete(piece.array)), None)
+    if lacking is not None:
+        _check_fill_values(pieces, lacking)
+
+
+def _is_complete(array: ArrayNode) -> bool:
+    """Return whether all chunks are there; shards may lack some in them."""
+    manifest = array.manifest
+    is_sharded = any(codec["name"] == "sharding_indexed" for codec in array.metadata["codecs"])
+    present = len(manifest.grid_position) + len(manifest.inline)
+    return not is_sharded and present == math.prod(manifest.grid_shape)
+
+
+def _check_fill_values(pieces: Sequence[Piece], lacking: Piece) -> None:
+    first = pieces[0]
+    for other in pieces[1:]:
+        found = _difference_of(first.array.path, first.array.metadata, other.array.metadata, ["fill_value"])
+        if found is not None:
+            raise CombineError(
+                f"{first.tile.name} and {other.tile.name} differ in {found}, and {lacking.tile.name} lacks "
+                "chunks, which read as its own; write it again with all its chunks, or with the fill value "
+                "of the others, or exclude the array"
+            )
 
 
 def metadata_difference(first: ArrayNode, other: ArrayNode, *, with_attributes: bool) -> str | None:
@@ -65,7 +91,7 @@ def metadata_difference(first: ArrayNode, other: ArrayNode, *, with_attributes: 
     """
     if first.metadata["shape"] != other.metadata["shape"]:
         return f"the shape of {first.path}: {first.metadata['shape']} and {other.metadata['shape']}"
-    found = next(_differences(first, other, ignored=_SAID_OTHERWISE | {"fill_value"}), None)
+    found = next(_differences(first, other), None)
     if found is not None or not with_attributes:
         return found
     attributes = first.metadata["attributes"], other.metadata["attributes"]
@@ -105,18 +131,13 @@ def _all_keys(first: Mapping[str, JSON], other: Mapping[str, JSON]) -> list[str]
     return list({**first, **other})
 
 
-def _differences(
-    first: ArrayNode,
-    other: ArrayNode,
-    *,
-    times_differ: bool = False,
-    ignored: frozenset[str] = _SAID_OTHERWISE,
-) -> Iterator[str]:
+def _differences(first: ArrayNode, other: ArrayNode, *, times_differ: bool = False) -> Iterator[str]:
     """Yield what tells that the numbers of two arrays do not mean the same."""
     path, documents = first.path, (first.metadata, other.metadata)
     if names_of(first) != names_of(other):
         yield f"the dimensions of {path}: {shown(names_of(first))} and {shown(names_of(other))}"
-    found = _difference_of(path, *documents, [key for key in _all_keys(*documents) if key not in ignored])
+    keys = [key for key in _all_keys(*documents) if key not in _SAID_OTHERWISE]
+    found = _difference_of(path, *documents, keys)
     if found is not None:
         yield found
     attributes = first.metadata["attributes"], other.metadata["attributes"]
