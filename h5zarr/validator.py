@@ -29,14 +29,13 @@ from h5zarr.neighbours import Neighbourhood
 from h5zarr.object_check import ObjectCheck
 from h5zarr.object_names import find_objects
 from h5zarr.prefetch import redact
+from h5zarr.rectilinear_setting import reading_all_grids
 from h5zarr.references.provenance import Provenance
 from h5zarr.report import Findings, Kind, Mismatch, ValidationReport, summed
 from h5zarr.source import OpenSource, identify, local_path, local_url, open_source
 from h5zarr.workers import Work, run_in_executor, run_in_processes
 
 __all__ = ["Kind", "Mismatch", "ValidationReport", "validate"]
-
-_RECTILINEAR = "array.rectilinear_chunks"
 
 
 def validate(
@@ -104,7 +103,7 @@ def validate(
         sample=sample,
         seed=seed,
     )
-    with _reading_all_grids():
+    with reading_all_grids():
         opened = job.open()
         parts = opened.provenance.parts
         if parts and source is not None:
@@ -166,16 +165,6 @@ class _FilePart:
     def comparable(self, recorded: SourceIdentity) -> SourceIdentity:
         """Return of what references tell of a file what a copy of it has, too: times and tags are its own."""
         return replace(recorded, modified=None, etag=None) if self.is_moved else recorded
-
-
-@contextlib.contextmanager
-def _reading_all_grids() -> Iterator[None]:
-    """Let zarr read rectilinear chunk grids, which it does from 3.4 on where it is told to."""
-    if zarr.config.get(_RECTILINEAR, None) is None:
-        yield
-        return
-    with zarr.config.set({_RECTILINEAR: True}):
-        yield
 
 
 # One file --------------------------------------------------------------------------------
@@ -332,7 +321,7 @@ def _reports(
 
 def _validate_elsewhere(task: tuple[int, _Job]) -> ValidationReport:
     number, job = task
-    with _reading_all_grids():
+    with reading_all_grids():
         opened = job.open()
         return _validate_part(opened, opened.provenance.parts, number, job)
 

@@ -110,7 +110,7 @@ class H5zarrBackend(BackendEntrypoint):
             There is no such group.
         """
         opened, path, decoding = _open(filename_or_obj, group, options)
-        with _without_codec_warnings():
+        with _reading_metadata():
             store = _Store.open_group(
                 opened.store, group=path, consolidated=opened.consolidated, zarr_format=opened.zarr_format
             )
@@ -214,7 +214,7 @@ def _decoded(store: ZarrStore, decoding: Mapping[str, Any]) -> xr.Dataset:
 
 def _datasets(opened: OpenedStore, path: str, decoding: Mapping[str, Any]) -> dict[str, xr.Dataset]:
     """Return a group and all below it, by their paths from this group on."""
-    with _without_codec_warnings():
+    with _reading_metadata():
         stores = _Store.open_store(
             opened.store, group=path, consolidated=opened.consolidated, zarr_format=opened.zarr_format
         )
@@ -233,6 +233,15 @@ def _dropped(decoding: Mapping[str, Any]) -> set[str]:
     """Return the names of variables that the user does not want."""
     dropped = decoding.get("drop_variables") or ()
     return {dropped} if isinstance(dropped, str) else set(dropped)
+
+
+@contextlib.contextmanager
+def _reading_metadata() -> Iterator[None]:
+    """Let zarr read metadata of all that can be read."""
+    from h5zarr.rectilinear_setting import reading_all_grids
+
+    with reading_all_grids(), _without_codec_warnings():
+        yield
 
 
 # Warnings --------------------------------------------------------------------------------

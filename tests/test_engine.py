@@ -35,6 +35,7 @@ from test_xarray import DECODINGS, NAMES, WRITERS, dtypes, groups_of, through_h5
 from virtualizarr.accessor import VirtualiZarrDatasetAccessor
 from virtualizarr.parsers import HDFParser
 
+from h5zarr.combiner import combine
 from h5zarr.converter import Conversion, convert
 from h5zarr.errors import (
     GroupNotFoundError,
@@ -519,6 +520,57 @@ def test_many_files(tmp_path: Path) -> None:
             for parallel in (False, True):
                 with xr.open_mfdataset(sources, engine=ENGINE, parallel=parallel) as found:
                     xr.testing.assert_identical(found.load(), wanted.load())
+
+
+@pytest.fixture
+def months(tmp_path: Path) -> tuple[list[Path], Path]:
+    """Files of 4, 3 and 5 steps in one chunk each, in two groups, and references to them as one."""
+    pytest.importorskip("zarr", minversion="3.4", reason="zarr reads rectilinear grids from 3.4 on")
+    rng, paths, out = np.random.default_rng(1), [], tmp_path / "year.json"
+    for number, (start, length) in enumerate(((0, 4), (4, 3), (7, 5))):
+        paths.append(tmp_path / f"{number}.nc")
+        with h5netcdf.File(paths[-1], "w") as file:
+            file.dimensions = {"time": length, "x": 40}
+            file.create_variable("time", ("time",), "i4", data=start + np.arange(length))
+            for group in (file, file.create_group("deep")):
+                how: Any = {"data": rng.random((length, 40)), "chunks": (length, 40), "compression": "gzip"}
+                group.create_variable("v", ("time", "x"), **how)
+    combine(paths, out, concat="time", rectilinear=True, inline_limit=1000)
+    document = json.loads(json.loads(out.read_text())["refs"]["v/zarr.json"])
+    assert document["chunk_grid"]["name"] == "rectilinear"
+    return paths, out
+
+
+def sum_of(dataset: xr.Dataset) -> float:
+    return float(dataset["v"].sum())
+
+
+def test_chunks_of_different_lengths(months: tuple[list[Path], Path]) -> None:
+    paths, references = months
+    for group in (None, "deep"):
+        how: Any = {"group": group, "combine": "nested", "concat_dim": "time"}
+        with xr.open_mfdataset(paths, engine="h5netcdf", **how) as wanted:
+            found = opened(references, group=group)
+            np.testing.assert_array_equal(found["v"][3:8].values, wanted["v"][3:8].values)
+            xr.testing.assert_equal(found, wanted.load())
+            lazy = opened(references, group=group, chunks={})
+            assert lazy["v"].chunks == ((4, 3, 5), (40,))
+            for scheduler in ("threads", "processes"):
+                assert float(lazy["v"].sum().compute(scheduler=scheduler)) == pytest.approx(sum_of(wanted))
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as processes:
+                (total,) = processes.map(sum_of, [opened(references, group=group)])
+            assert total == pytest.approx(sum_of(wanted))
+    tree = xr.open_datatree(references, engine=ENGINE)
+    np.testing.assert_array_equal(tree["deep/v"].values, lazy["v"].values)
+    assert zarr.config.get("array.rectilinear_chunks") is False
+
+
+def test_chunks_of_different_lengths_in_threads(months: tuple[list[Path], Path]) -> None:
+    """zarr has one configuration for all of them."""
+    with ThreadPoolExecutor(8) as threads:
+        datasets = list(threads.map(opened, [months[1]] * 40))
+    assert len({sum_of(dataset) for dataset in datasets}) == 1
+    assert zarr.config.get("array.rectilinear_chunks") is False
 
 
 def sources_of(climate: Path, server: RangeServer) -> list[Any]:

@@ -194,7 +194,7 @@ ORDER_TEXT = """
     prefetch isolation identity streams source neighbours chunk_index virtual
     read_datatype read_values link_paths walk read_storage read_data read_object scanner
     output rectilinear references
-    codecs zarr_types sequence_codec
+    codecs zarr_types sequence_codec rectilinear_setting
     converter inputs output_names file_report resume workers many
     url_renames renamer
     combining combiner
@@ -220,6 +220,7 @@ READERS_OF_ZARR = {
     "inline_values",
     "object_check",
     "reading",
+    "rectilinear_setting",
     "references",
     "sequence_codec",
     "validator",

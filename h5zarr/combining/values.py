@@ -26,6 +26,7 @@ from h5zarr.datatypes import fill_value_json, zarr_data_type
 from h5zarr.errors import CombineError, H5zarrError
 from h5zarr.model import JSON, ArrayNode, Manifest, Shape
 from h5zarr.prefetch.redact import describe, redact
+from h5zarr.rectilinear_setting import reading_all_grids
 from h5zarr.references.keys import DEFAULT, chunk_grid_shape
 
 Values = npt.NDArray[Any]
@@ -275,8 +276,8 @@ def _read(document: Mapping[str, JSON], chunks: Mapping[str, bytes]) -> Values:
 
 
 def _opened(document: Mapping[str, JSON], chunks: Mapping[str, bytes]) -> zarr.Array[Any]:
-    """Open an array in memory; zarr-python from 3.4 on reads rectilinear grids where asked to."""
-    with zarr.config.set({"array.rectilinear_chunks": True}):
+    """Open an array in memory."""
+    with reading_all_grids():
         return zarr.open_array(MemoryStore(_content(document, chunks)), mode="r", zarr_format=3)
 
 
