@@ -64,12 +64,11 @@ def translate_attributes(
     is_scale = data_type is not None and is_dimension_scale(attributes)
     hidden = _SCALE_BOOKKEEPING if is_scale else _BOOKKEEPING
     shown = [attribute for attribute in attributes if attribute.name not in hidden]
-    names = frozenset(attribute.name for attribute in shown)
     document: dict[str, JSON] = {}
     problems: list[Problem] = []
     for attribute in shown:
         try:
-            name, value = _translate(attribute, data_type, names)
+            name, value = _translate(attribute, data_type, shown)
         except UntranslatableError as refused:
             problems.append(_problem(path, attribute.name, refused))
         else:
@@ -78,13 +77,13 @@ def translate_attributes(
 
 
 def _translate(
-    attribute: Attribute, data_type: np.dtype[Any] | None, names: frozenset[str]
+    attribute: Attribute, data_type: np.dtype[Any] | None, every: Sequence[Attribute]
 ) -> tuple[str, JSON]:
     name = _utf8_name(attribute.name)
     value = attribute_value(attribute)
     if data_type is None or name not in _MASKING:
         return name, value
-    return _masking_attribute(attribute, value, data_type, names)
+    return _masking_attribute(attribute, value, data_type, every)
 
 
 def _problem(path: str, name: str, refused: UntranslatableError) -> Problem:
@@ -317,21 +316,28 @@ _BY_KIND: dict[str, Callable[[Values], JSON]] = {
 
 
 def _masking_attribute(
-    attribute: Attribute, value: JSON, data_type: np.dtype[Any], names: frozenset[str]
+    attribute: Attribute, value: JSON, data_type: np.dtype[Any], every: Sequence[Attribute]
 ) -> tuple[str, JSON]:
     if attribute.name == "missing_value":
         return "missing_value", _maskable(attribute, value)
     try:
-        return "_FillValue", encode_fill_value(attribute.value, data_type)
+        fill = encode_fill_value(attribute.value, data_type)
     except UntranslatableError:
-        return _fill_as_missing(attribute, value, data_type, names)
+        return _fill_as_missing(attribute, value, data_type, every)
+    if data_type.kind == "u" and _text_of(every, "_Unsigned") == "false":
+        half = 2 ** (8 * data_type.itemsize - 1)
+        if fill >= half:
+            # xarray makes a signed number of it, for which it is too large (`_convert_unsigned_fill_value`).
+            return _fill_as_missing(attribute, fill - 2 * half, data_type, every)
+    return "_FillValue", fill
 
 
 def _fill_as_missing(
-    attribute: Attribute, value: JSON, data_type: np.dtype[Any], names: frozenset[str]
+    attribute: Attribute, value: JSON, data_type: np.dtype[Any], every: Sequence[Attribute]
 ) -> tuple[str, JSON]:
     # xarray masks `missing_value` in the same way, and takes every JSON number and string there.
-    if data_type.kind not in "biufT" or "missing_value" in names:
+    is_taken = any(other.name == "missing_value" for other in every)
+    if data_type.kind not in "biufT" or is_taken:
         raise UntranslatableError(
             f"a value of class {attribute.datatype.datatype_class}, which xarray does not decode for such"
             " data in Zarr v3: it could not open the variable",

@@ -177,6 +177,8 @@ def _difference(
         unreadable = f"what h5py cannot read: {' '.join(str(error).split())}"
         yield AttributeDifference(name=name, expected=unreadable, found=found.get(name))
         return
+    if array_kind == "u" and name == "_FillValue" and name not in found:
+        expected = _as_signed(expected, node, found)
     same = _same_fill if name == "_FillValue" and array_kind is not None else _same_plain
     if not same(name, expected, found, array_kind):
         shown = None if isinstance(expected, _Null) else expected
@@ -214,6 +216,13 @@ def _same_fill(name: str, expected: JSON, found: Mapping[str, JSON], array_kind:
     if array_kind == "b":
         return isinstance(found[name], bool) and found[name] == bool(expected)
     return json_equal(expected, found[name])
+
+
+def _as_signed(number: JSON, node: h5py.Dataset | h5py.Group, found: Mapping[str, JSON]) -> JSON:
+    """Return a number as xarray compares it with unsigned data that an attribute tells to be signed."""
+    half = 2 ** (8 * node.dtype.itemsize - 1) if isinstance(node, h5py.Dataset) else 0
+    is_signed = found.get("_Unsigned") == "false" and isinstance(number, int)
+    return number - 2 * half if is_signed and number >= half else number
 
 
 def _as_double(number: JSON) -> JSON:

@@ -490,6 +490,17 @@ def test_fill_value_does_not_replace_a_missing_value() -> None:
     assert [problem.attribute for problem in problems] == ["_FillValue"]
 
 
+def test_fill_value_of_signed_numbers_does_not_replace_a_missing_value() -> None:
+    attributes = [
+        number("_FillValue", np.uint8(255)),
+        number("missing_value", np.uint8(3)),
+        text("_Unsigned", b"false"),
+    ]
+    found, problems = translate_attributes(attributes, path="/x", data_type=np.dtype("u1"))
+    assert found == {"missing_value": 3, "_Unsigned": "false"}
+    assert [problem.attribute for problem in problems] == ["_FillValue"]
+
+
 # xarray -----------------------------------------------------------------------------------
 
 
@@ -539,6 +550,22 @@ def write_packed(file: netCDF4.Dataset) -> None:
     variable[:] = np.array([1, -1, -3], "i1")
 
 
+def write_signed(file: netCDF4.Dataset) -> None:
+    """Numbers that are stored as unsigned ones, and meant as signed."""
+    for code in ("u1", "u2", "u4", "u8"):
+        most = np.iinfo(code).max
+        for name, fill in (("most", most), ("half", most // 2 + 1), ("less", most // 2), ("few", 7)):
+            for unsigned in ("false", "true"):
+                variable = file.createVariable(f"{code}_{name}_{unsigned}", code, ("x",), fill_value=fill)
+                variable._Unsigned = unsigned
+                variable.set_auto_maskandscale(False)
+                variable[:] = np.array([1, fill, most - 3], code)
+    variable = file.createVariable("scaled", "u1", ("x",), fill_value=255)
+    variable._Unsigned, variable.scale_factor = "false", 0.5
+    variable.set_auto_maskandscale(False)
+    variable[:] = np.array([1, 255, 254], "u1")
+
+
 def write_global(file: netCDF4.Dataset) -> None:
     file.setncatts({"title": "t", "one": "x", "empty": "", "uni": "°C", "list": ["a", "b"], "single": ["a"]})
     file.setncatts({"u8": np.uint64(2**64 - 1), "f4": np.float32(0.1), "nan": np.nan, "i1": np.int8(-3)})
@@ -582,6 +609,7 @@ def write_coordinates(file: netCDF4.Dataset) -> None:
     [
         write_masked,
         write_packed,
+        write_signed,
         write_global,
         write_times,
         write_enumeration,

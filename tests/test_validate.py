@@ -17,6 +17,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import xarray as xr
 from conftest import CODEC_WARNING
 
 from h5zarr.blocks import Grid, blocks, sample_chunks
@@ -929,3 +930,25 @@ def test_names_of_dimensions(zarr_format: Any, tmp_path: Path) -> None:
         ("/deep/field", "dimension 0 is lat or other_name", "lon"),
         ("/deep/field", "dimension 1 is lon", "lat"),
     ]
+
+
+@pytest.mark.parametrize("code", ["u1", "u2", "u8"])
+def test_fill_value_of_signed_numbers(code: str, tmp_path: Path) -> None:
+    """xarray compares the largest unsigned number as -1, and can be told of it as missing_value alone."""
+    path = tmp_path / "f.h5"
+    most = np.iinfo(code).max
+    with h5py.File(path, "w") as file:
+        v = file.create_dataset("v", data=np.array([1, most, most - 1], code))
+        v.attrs["_FillValue"] = np.array([most], code)
+        v.attrs["_Unsigned"] = "false"
+    document = copy.deepcopy(convert(path).references())
+    assert validate(document).ok
+    with (
+        xr.open_dataset(path, engine="h5netcdf", phony_dims="sort") as expected,
+        xr.open_dataset(document, engine="h5zarr") as found,
+    ):
+        xr.testing.assert_identical(found, expected)
+        assert found.v.isnull().values.tolist() == [False, True, False]
+    for number in (-2, most):
+        edit(document, "v", lambda metadata, own=number: metadata["attributes"].update(missing_value=own))
+        assert places(validate(document)) == {("/v", "attribute", None)}
