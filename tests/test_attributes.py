@@ -255,7 +255,11 @@ def test_bookkeeping_of_netcdf_is_hidden(tmp_path: Path) -> None:
         file.createVariable("v", "f4", ("alone", "x")).units = "K"
         file.title = "t"
     with h5py.File(path) as file:
-        shown = {name: translate_attributes(attributes_of(file[name]), path=name) for name in ("/", "x", "v")}
+        data_types = {"/": None, "x": np.dtype("f4"), "v": np.dtype("f4")}
+        shown = {
+            name: translate_attributes(attributes_of(file[name]), path=name, data_type=data_type)
+            for name, data_type in data_types.items()
+        }
         assert shown == {"/": ({"title": "t"}, ()), "x": ({"units": "m"}, ()), "v": ({"units": "K"}, ())}
         assert is_dimension_placeholder(attributes_of(file["alone"]))
         assert is_dimension_scale(attributes_of(file["x"]))
