@@ -38,8 +38,9 @@ def write_whole(
 ) -> None:
     """Write blocks of bytes to a path or fsspec URL; an old file there stays until all are written.
 
-    A local file is written under a temporary name beside it, synchronised and renamed; a remote
-    one is put in one piece from a temporary local file.
+    A local file is written under a temporary name beside it, synchronised and renamed, with the
+    permissions of the old one; a symbolic link goes on leading to it. A remote one is put in one piece from
+    a temporary local file. What is no file but a pipe or a device is written into as the blocks come.
 
     Raises
     ------
@@ -127,10 +128,20 @@ def _reason(error: Exception) -> str:
 def _write_local(path: Path, blocks: Iterable[bytes]) -> None:
     if path.is_dir():
         raise OutputError(f"{path}: is a folder; name a file in it")
+    if path.exists() and not path.is_file():
+        with path.open("wb") as stream:
+            stream.writelines(blocks)
+    else:
+        _replace(Path(os.path.realpath(path)), blocks)
+
+
+def _replace(path: Path, blocks: Iterable[bytes]) -> None:
     temporary = _beside(path)
     with contextlib.ExitStack() as stack:
         stream = stack.enter_context(temporary.open("xb"))
         stack.callback(temporary.unlink, missing_ok=True)
+        if path.exists():
+            shutil.copymode(path, temporary)
         stream.writelines(blocks)
         stream.flush()
         os.fsync(stream.fileno())

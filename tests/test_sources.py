@@ -513,6 +513,42 @@ def test_writing_leaves_the_umask_alone(tmp_path: Path, monkeypatch: pytest.Monk
     assert (tmp_path / "refs.json").read_bytes() == b"x"
 
 
+def test_a_link_goes_on_leading_to_the_output(tmp_path: Path) -> None:
+    real, link = tmp_path / "folder" / "real.json", tmp_path / "link.json"
+    real.parent.mkdir()
+    link.symlink_to(real)
+    for number in range(2):  # the link leads to nothing, then to a file
+        write_whole(link, [b"%d" % number])
+        assert link.is_symlink()
+        assert real.read_bytes() == b"%d" % number
+    assert list(real.parent.iterdir()) == [real]
+
+
+def test_an_output_keeps_its_permissions(tmp_path: Path) -> None:
+    out = tmp_path / "refs.json"
+    out.touch()
+    for mode in (0o600, 0o664):
+        out.chmod(mode)
+        write_whole(out, [b"x"])
+        assert out.stat().st_mode & 0o777 == mode
+
+
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_a_pipe_is_written_into(tmp_path: Path, is_linked: bool) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    reader = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+    try:
+        write_whole(link if is_linked else pipe, [b"the ", b"output"])
+        assert os.read(reader, 100) == b"the output"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    assert sorted(tmp_path.iterdir()) == [link, pipe]
+
+
 SAME_FILE: dict[str, Callable[[Path], Any]] = {
     "str": lambda path: contextlib.nullcontext(str(path)),
     "Path": contextlib.nullcontext,
