@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import ctypes
 import os
@@ -10,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fsspec.core import split_protocol, url_to_fs
 from fsspec.utils import stringify_path
@@ -20,6 +21,11 @@ from h5zarr.identity import is_of_filesystem
 from h5zarr.prefetch.redact import one_line, redact
 from h5zarr.protocols import LOCAL
 
+Kind = Literal["JSON", "HTML"]
+"""What a file holds."""
+_OPENINGS: Mapping[Kind, bytes] = {"JSON": b"{", "HTML": b"<!doctype"}
+"""How files begin that may be replaced, in lower case and after blanks."""
+_LOOKED_AT_BYTES = 1024
 _UNFINISHED = ".unfinished"
 """What is in a remote folder while it is written, and stays there where this fails."""
 _MAGIC = frozenset("*?[]")
@@ -34,6 +40,7 @@ def write_whole(
     out: str | os.PathLike[str],
     blocks: Iterable[bytes],
     *,
+    kind: Kind,
     storage_options: Mapping[str, Any] | None = None,
 ) -> None:
     """Write blocks of bytes to a path or fsspec URL; an old file there stays until all are written.
@@ -42,18 +49,30 @@ def write_whole(
     permissions of the old one; a symbolic link goes on leading to it. A remote one is put in one piece from
     a temporary local file. What is no file but a pipe or a device is written into as the blocks come.
 
+    Parameters
+    ----------
+    out
+        Path or fsspec URL of the file.
+    blocks
+        Its bytes.
+    kind
+        What they are. An old file is replaced only where it is of the same kind, or empty: anything
+        else was not meant, such as the second file in ``-o *.nc``.
+    storage_options
+        Options of the fsspec filesystem of ``out``.
+
     Raises
     ------
     OutputError
-        It cannot be written. Nothing is left behind.
+        It cannot be written, or what is there is something else. Nothing is left behind.
     """
     target = stringify_path(out)
     protocol, path = split_protocol(target)
     with output_errors(redact(target)):
         if protocol in LOCAL:
-            _write_local(Path(path), blocks)
+            _write_local(Path(path), blocks, kind)
         else:
-            _write_remote(target, blocks, dict(storage_options or {}))
+            _write_remote(target, blocks, kind, dict(storage_options or {}))
 
 
 @contextlib.contextmanager
@@ -125,14 +144,24 @@ def _reason(error: Exception) -> str:
 # Files -----------------------------------------------------------------------------------
 
 
-def _write_local(path: Path, blocks: Iterable[bytes]) -> None:
+def _write_local(path: Path, blocks: Iterable[bytes], kind: Kind) -> None:
     if path.is_dir():
         raise OutputError(f"{path}: is a folder; name a file in it")
     if path.exists() and not path.is_file():
         with path.open("wb") as stream:
             stream.writelines(blocks)
-    else:
-        _replace(Path(os.path.realpath(path)), blocks)
+        return
+    if path.is_file():
+        with path.open("rb") as stream:
+            _check_kind(stream.read(_LOOKED_AT_BYTES), kind, str(path))
+    _replace(Path(os.path.realpath(path)), blocks)
+
+
+def _check_kind(beginning: bytes, kind: Kind, target: str) -> None:
+    """Refuse to replace a file of another kind."""
+    text = beginning.removeprefix(codecs.BOM_UTF8).lstrip().lower()
+    if beginning and not text.startswith(_OPENINGS[kind]):
+        raise _something_else(target, f"no {kind}")
 
 
 def _replace(path: Path, blocks: Iterable[bytes]) -> None:
@@ -153,12 +182,24 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
-def _write_remote(url: str, blocks: Iterable[bytes], storage_options: dict[str, Any]) -> None:
+def _write_remote(url: str, blocks: Iterable[bytes], kind: Kind, storage_options: dict[str, Any]) -> None:
     filesystem, path = _filesystem(url, storage_options)
+    _check_kind(_beginning(filesystem, path), kind, url)
     with tempfile.NamedTemporaryFile(suffix=".h5zarr") as stream:
         stream.writelines(blocks)
         stream.flush()
         filesystem.put_file(stream.name, path)
+
+
+def _beginning(filesystem: Any, path: str) -> bytes:
+    """Return the first bytes of a file; none where there is no file, or one that may only be written."""
+    try:
+        content: bytes = filesystem.cat_file(path, start=0, end=_LOOKED_AT_BYTES)
+    except Exception as error:
+        if not is_of_filesystem(error):
+            raise
+        return b""
+    return content
 
 
 def _filesystem(url: str, storage_options: dict[str, Any]) -> tuple[Any, str]:
@@ -178,7 +219,7 @@ def _local_folder(path: Path, last: str, target: str) -> Iterator[Path]:
     new = _beside(path)
     with output_errors(redact(target)):
         if path.exists() and (not path.is_dir() or any(path.iterdir())) and not (path / last).is_file():
-            raise _something_else(target, last)
+            raise _something_else(target, f"without {last}")
         new.mkdir()
     try:
         yield new
@@ -191,10 +232,8 @@ def _local_folder(path: Path, last: str, target: str) -> Iterator[Path]:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def _something_else(target: str, last: str) -> OutputError:
-    return OutputError(
-        f"{redact(target)}: is something else, without {last}; choose another name, or remove it"
-    )
+def _something_else(target: str, what: str) -> OutputError:
+    return OutputError(f"{redact(target)}: is something else, {what}; choose another name, or remove it")
 
 
 def _synchronise(folder: Path) -> None:
@@ -259,7 +298,7 @@ def _remote_folder(url: str, last: str, storage_options: dict[str, Any]) -> Iter
     with output_errors(redact(url)):
         old = _files(filesystem, root)
         if old and {f"{root}/{last}", f"{root}/{_UNFINISHED}"}.isdisjoint(old):
-            raise _something_else(url, last)
+            raise _something_else(url, f"without {last}")
     with tempfile.TemporaryDirectory(suffix=".h5zarr") as name:
         folder, empty = Path(name, "folder"), Path(name, "empty")
         folder.mkdir()

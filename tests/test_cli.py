@@ -253,6 +253,19 @@ def test_input_is_not_overwritten(source: Path, tmp_path: Path) -> None:
     assert source.read_bytes() == before
 
 
+@pytest.mark.parametrize("name", ["source.h5", "notes.json"])
+@pytest.mark.parametrize("verb", ["convert", "inspect", "validate"])
+def test_other_files_are_not_overwritten(references: Path, source: Path, verb: str, name: str) -> None:
+    (source.parent / "notes.json").write_text("notes")
+    other = (references if verb == "validate" else source).with_name(f"other-{verb}")
+    other.write_bytes((references if verb == "validate" else source).read_bytes())
+    before = (source.parent / name).read_bytes()
+    option = ("--format", "json", "-o") if verb == "convert" else ("--html",)
+    result = run(verb, other, *option, source.parent / name)
+    assert_one_clear_line(result, "is something else")
+    assert (source.parent / name).read_bytes() == before
+
+
 def test_traceback_has_no_credentials() -> None:
     result = run("convert", "http://user:secret@127.0.0.1:9/x.h5?token=secret", "-o", "-", "--debug")
     assert "Traceback" in result.stderr

@@ -686,7 +686,7 @@ KILLED = f"""if True:
 
 
 def write_json(hierarchy: Hierarchy, out: Path) -> None:
-    output.write_whole(out, kerchunk_json.render(hierarchy, version=VERSION))
+    output.write_whole(out, kerchunk_json.render(hierarchy, version=VERSION), kind="JSON")
 
 
 KILLED_WRITERS: dict[str, Callable[[Hierarchy, Path], None]] = {

@@ -29,7 +29,7 @@ from h5zarr.errors import (
     SourceError,
     SourceNotFoundError,
 )
-from h5zarr.output import write_whole
+from h5zarr.output import Kind, write_whole
 from h5zarr.source import identify
 
 pytestmark = pytest.mark.filterwarnings(CODEC_WARNING)
@@ -467,13 +467,16 @@ def test_output_that_cannot_be_written(out: str, file_path: Path, tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == ["source.h5"]
 
 
+OLD_OUTPUT = '{"old": "output"}'
+
+
 def test_old_output_is_replaced_at_once(tmp_path: Path) -> None:
     """Who has opened the old references goes on reading them whole."""
     out = tmp_path / "refs.json"
-    out.write_text("the old output")
+    out.write_text(OLD_OUTPUT)
     with out.open() as old:
-        write_whole(out, [b"the ", b"new one"])
-        assert old.read() == "the old output"
+        write_whole(out, [b"the ", b"new one"], kind="JSON")
+        assert old.read() == OLD_OUTPUT
     assert out.read_text() == "the new one"
 
 
@@ -484,11 +487,11 @@ def test_old_output_stays_where_writing_fails(error: Exception, tmp_path: Path) 
         raise error
 
     out = tmp_path / "refs.json"
-    out.write_text("the old output")
+    out.write_text(OLD_OUTPUT)
     expected = OutputError if isinstance(error, OSError) else RuntimeError
     with pytest.raises(expected, match=r"No space|midway"):
-        write_whole(out, blocks())
-    assert out.read_text() == "the old output"
+        write_whole(out, blocks(), kind="JSON")
+    assert out.read_text() == OLD_OUTPUT
     assert list(tmp_path.iterdir()) == [out]
 
 
@@ -499,17 +502,17 @@ def test_old_output_stays_where_synchronising_fails(
         raise OSError(5, "Input/output error")
 
     out = tmp_path / "refs.json"
-    out.write_text("the old output")
+    out.write_text(OLD_OUTPUT)
     monkeypatch.setattr(os, "fsync", fail)
     fails_with(OutputError, file_path, "Input/output error", out=out)
-    assert out.read_text() == "the old output"
+    assert out.read_text() == OLD_OUTPUT
     assert sorted(path.name for path in tmp_path.iterdir()) == ["refs.json", "source.h5"]
 
 
 def test_writing_leaves_the_umask_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It belongs to the process: other threads create files too."""
     monkeypatch.delattr(os, "umask")
-    write_whole(tmp_path / "refs.json", [b"x"])
+    write_whole(tmp_path / "refs.json", [b"x"], kind="JSON")
     assert (tmp_path / "refs.json").read_bytes() == b"x"
 
 
@@ -517,10 +520,10 @@ def test_a_link_goes_on_leading_to_the_output(tmp_path: Path) -> None:
     real, link = tmp_path / "folder" / "real.json", tmp_path / "link.json"
     real.parent.mkdir()
     link.symlink_to(real)
-    for number in range(2):  # the link leads to nothing, then to a file
-        write_whole(link, [b"%d" % number])
+    for content in (b"{}", b"{} "):  # the link leads to nothing, then to a file
+        write_whole(link, [content], kind="JSON")
         assert link.is_symlink()
-        assert real.read_bytes() == b"%d" % number
+        assert real.read_bytes() == content
     assert list(real.parent.iterdir()) == [real]
 
 
@@ -529,7 +532,7 @@ def test_an_output_keeps_its_permissions(tmp_path: Path) -> None:
     out.touch()
     for mode in (0o600, 0o664):
         out.chmod(mode)
-        write_whole(out, [b"x"])
+        write_whole(out, [b"{}"], kind="JSON")
         assert out.stat().st_mode & 0o777 == mode
 
 
@@ -540,13 +543,62 @@ def test_a_pipe_is_written_into(tmp_path: Path, is_linked: bool) -> None:
     link.symlink_to(pipe)
     reader = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
     try:
-        write_whole(link if is_linked else pipe, [b"the ", b"output"])
+        write_whole(link if is_linked else pipe, [b"the ", b"output"], kind="JSON")
         assert os.read(reader, 100) == b"the output"
     finally:
         os.close(reader)
     assert pipe.is_fifo()
     assert link.is_symlink()
     assert sorted(tmp_path.iterdir()) == [link, pipe]
+
+
+OTHER_CONTENT = {"HDF5": b"\x89HDF\r\n\x1a\n", "text": b"notes", "blanks": b"\n \n", "rows": b"[{}]"}
+
+
+@pytest.mark.parametrize("protocol", ["", "memory://"])
+@pytest.mark.parametrize("content", [*OTHER_CONTENT.values(), b"<html>", b" <!DOCTYPE html>"], ids=repr)
+def test_what_is_something_else_is_not_replaced_by_json(
+    content: bytes, protocol: str, tmp_path: Path
+) -> None:
+    out = f"{protocol}{tmp_path}/refs.json"
+    filesystem, path = fsspec.url_to_fs(out)
+    filesystem.pipe_file(path, content)
+    with pytest.raises(OutputError, match=r"refs\.json: is something else, no JSON; choose another name"):
+        write_whole(out, [b"{}"], kind="JSON")
+    assert filesystem.cat_file(path) == content
+    filesystem.rm(path)
+
+
+@pytest.mark.parametrize("content", [*OTHER_CONTENT.values(), b"<html>", b"{}"], ids=repr)
+def test_what_is_something_else_is_not_replaced_by_a_page(content: bytes, tmp_path: Path) -> None:
+    out = tmp_path / "page.html"
+    out.write_bytes(content)
+    with pytest.raises(OutputError, match="is something else, no HTML"):
+        write_whole(out, [b"<!doctype html>"], kind="HTML")
+    assert out.read_bytes() == content
+
+
+REPLACED: list[tuple[Kind, bytes]] = [
+    ("JSON", b""),
+    ("JSON", b"{"),
+    ("JSON", b"\xef\xbb\xbf\n {}"),
+    ("HTML", b""),
+    ("HTML", b"<!doctype html><p>"),
+    ("HTML", b"\n<!DOCTYPE HTML>"),
+]
+
+
+@pytest.mark.parametrize(("kind", "content"), REPLACED, ids=repr)
+@pytest.mark.parametrize("protocol", ["", "memory://"])
+def test_what_is_of_the_same_kind_is_replaced(
+    kind: Kind, content: bytes, protocol: str, tmp_path: Path
+) -> None:
+    out = f"{protocol}{tmp_path}/out"
+    filesystem, path = fsspec.url_to_fs(out)
+    filesystem.pipe_file(path, content)
+    write_whole(out, [b"new"], kind=kind)
+    assert filesystem.cat_file(path) == b"new"
+    filesystem.rm(path)
 
 
 SAME_FILE: dict[str, Callable[[Path], Any]] = {

@@ -61,7 +61,7 @@ def write_html(out: str, result: Any, location: str = "") -> None:
     if out == "-":
         click.echo(text, nl=False)
     else:
-        write_whole(out, [text.encode()])
+        write_whole(out, [text.encode()], kind="HTML")
 
 
 @contextlib.contextmanager

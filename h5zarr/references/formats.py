@@ -257,7 +257,7 @@ def write(
     match to.format:
         case "json":
             blocks = kerchunk_json.render(hierarchy, version=version, **to.options)
-            write_whole(to.url, blocks, storage_options=to.storage_options)
+            write_whole(to.url, blocks, kind="JSON", storage_options=to.storage_options)
         case "parquet":
             from h5zarr.references import kerchunk_parquet
 
