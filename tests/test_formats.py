@@ -129,6 +129,21 @@ def test_options_of_other_formats_are_refused(
     assert not (tmp_path / name).exists()
 
 
+@pytest.mark.parametrize("name", ["out.h5", "out.HDF5", "out.he5", "out.nc/", "out.nc4", "out.zip"])
+def test_suffixes_of_other_files_are_refused(name: str, source: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        OutputError, match=r"suffix .* choose one of \.json, \.parq, .*\.zarr, or name the format"
+    ):
+        convert(source, f"{tmp_path}/{name}")
+    assert [path.name for path in tmp_path.iterdir()] == ["source.h5"]
+
+
+@pytest.mark.parametrize(("name", "options"), [("out.nc", {"format": "json"}), ("out.txt", {}), ("out", {})])
+def test_other_suffixes_are_json(name: str, options: dict[str, Any], source: Path, tmp_path: Path) -> None:
+    convert(source, tmp_path / name, **options)
+    assert "refs" in json.loads((tmp_path / name).read_bytes())
+
+
 def test_format_overrides_the_suffix(source: Path, tmp_path: Path) -> None:
     convert(source, tmp_path / "refs", format="parquet")
     assert (tmp_path / "refs" / ".zmetadata").is_file()
@@ -220,7 +235,7 @@ def test_a_source_is_not_written_over(source: Path, tmp_path: Path) -> None:
     conversion = convert(source, tmp_path / "x.json")
     for out in (source, tmp_path / "link.h5", source.as_uri()):
         with pytest.raises(OutputError, match="a file that the references point into"):
-            conversion.write(out)
+            conversion.write(out, format="json")
         with pytest.raises(OutputError, match="a file that the references point into"):
             convert(tmp_path / "x.json", out, format="json")
     assert source.read_bytes() == content
@@ -230,7 +245,7 @@ def test_a_remote_source_is_not_written_over(source: Path) -> None:
     files = fsspec.filesystem("memory")
     files.pipe_file("/over/x.h5", source.read_bytes())
     with pytest.raises(OutputError, match="a file that the references point into"):
-        convert("memory://over/x.h5", "memory://over/x.h5")
+        convert("memory://over/x.h5", "memory://over/x.h5", format="json")
     assert files.cat_file("/over/x.h5") == source.read_bytes()
 
 

@@ -124,7 +124,7 @@ writing = decorate(
     click.option(
         "--format",
         type=click.Choice(["json", "parquet", "icechunk", "zarr"]),
-        help="How to write; without it the suffix of OUT tells: .json, .parq, .icechunk, .zarr.",
+        help="How to write; without it the suffix of OUT tells: .parq, .icechunk, .zarr; others mean JSON.",
     ),
     click.option(
         "-O",

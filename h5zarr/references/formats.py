@@ -42,6 +42,9 @@ SUFFIXES: Mapping[str, Format] = {
 }
 """Formats by how names end; the first of a format is the one it is given."""
 
+_OF_OTHER_FILES = (".h5", ".hdf5", ".he5", ".nc", ".nc4", ".zip")
+"""Suffixes of what is never written."""
+
 Progress = Callable[[int, int], None]
 
 LARGEST_TAIL_BYTES = 64 * 1024
@@ -55,7 +58,8 @@ class WriteOptions(TypedDict, total=False):
     """How a hierarchy is written; what a format has no use for must not be given."""
 
     format: Format | None
-    """The format; None: as the name of the output tells, otherwise JSON."""
+    """The format; None: as the suffix of the output tells, JSON where it tells none. One that tells of
+    HDF5 or of an archive is refused then."""
     output_options: Mapping[str, Any] | None
     """Options of the fsspec filesystem of the output."""
     zarr_format: ZarrFormat
@@ -99,8 +103,12 @@ class Target:
 
 def format_of(url: str | os.PathLike[str]) -> Format | None:
     """Return the format that a name tells by its suffix; None where it tells none."""
-    path = repository_version(stringify_path(url))[0].partition("?")[0].rstrip("/").lower()
+    path = _lower_path(repository_version(stringify_path(url))[0])
     return next((known for suffix, known in SUFFIXES.items() if path.endswith(suffix)), None)
+
+
+def _lower_path(url: str) -> str:
+    return url.partition("?")[0].rstrip("/").lower()
 
 
 def repository_version(url: str) -> tuple[str, str | None]:
@@ -130,14 +138,15 @@ def target(url: str | os.PathLike[str], options: WriteOptions) -> Target:
     Raises
     ------
     OutputError
-        An option was given that the format has no use for, or that does not exist.
+        An option was given that the format has no use for, or that does not exist; or the suffix tells
+        of something else.
     """
     name = stringify_path(url)
     _check_options(redact(name), options)
     repository, version = repository_version(name)
     if version is not None:
         raise OutputError(f"{redact(name)}: write to {redact(repository)}, with branch {version}")
-    chosen = options.get("format") or format_of(name) or "json"
+    chosen = options.get("format") or format_of(name) or _json_under(name)
     given = {
         key: value
         for key, value in options.items()
@@ -149,6 +158,16 @@ def target(url: str | os.PathLike[str], options: WriteOptions) -> Target:
     return Target(
         url=name, format=chosen, storage_options=dict(options.get("output_options") or {}), options=given
     )
+
+
+def _json_under(name: str) -> Format:
+    """Return the format of names whose suffix tells none; refuse those that tell of something else."""
+    if _lower_path(name).endswith(_OF_OTHER_FILES):
+        raise OutputError(
+            f"{redact(name)}: has a suffix that references do not have; choose one of {', '.join(SUFFIXES)},"
+            " or name the format by --format (format)"
+        )
+    return "json"
 
 
 def _check_options(name: str, options: WriteOptions) -> None:
