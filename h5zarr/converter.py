@@ -10,7 +10,7 @@ from inspect import signature
 from typing import Any, Unpack
 
 from h5zarr.errors import OutputError, Problem, ReferencesError
-from h5zarr.model import JSON, Hierarchy
+from h5zarr.model import JSON, Hierarchy, patterns
 from h5zarr.references import formats, kerchunk_json
 from h5zarr.references.formats import WriteOptions
 from h5zarr.references.keys import ZarrFormat
@@ -109,8 +109,8 @@ def convert(
     storage_options: Mapping[str, Any] | None = None,
     public_url: str | None = None,
     group: str = "/",
-    include: Iterable[str] = (),
-    exclude: Iterable[str] = (),
+    include: str | Iterable[str] = (),
+    exclude: str | Iterable[str] = (),
     inline_threshold: int = INLINE_THRESHOLD_BYTES,
     inline_limit: int = INLINE_LIMIT_BYTES,
     follow_external: bool = False,
@@ -164,8 +164,8 @@ def convert(
     scanning: dict[str, Any] = {
         "public_url": public_url,
         "group": group,
-        "include": tuple(include),
-        "exclude": tuple(exclude),
+        "include": patterns(include),
+        "exclude": patterns(exclude),
         "inline_threshold": inline_threshold,
         "inline_limit": inline_limit,
         "follow_external": follow_external,

@@ -27,6 +27,7 @@ from h5zarr.model import (
     Layout,
     Shape,
     SourceIdentity,
+    patterns,
 )
 from h5zarr.outline import (
     Column,
@@ -212,8 +213,8 @@ def inspect(
     *,
     storage_options: Mapping[str, Any] | None = None,
     group: str = "/",
-    include: Iterable[str] = (),
-    exclude: Iterable[str] = (),
+    include: str | Iterable[str] = (),
+    exclude: str | Iterable[str] = (),
     inline_threshold: int = INLINE_THRESHOLD_BYTES,
     inline_limit: int = INLINE_LIMIT_BYTES,
     follow_external: bool = False,
@@ -234,9 +235,9 @@ def inspect(
     group
         Look at this group and what is below it.
     include, exclude
-        Shell patterns of absolute dataset paths to take and to leave out.
+        As of `h5zarr.scan`.
     inline_threshold, inline_limit, follow_external, isolate, timeout
-        As of `h5zarr.scan`: they decide what would be a problem.
+        As there: they decide what would be a problem.
     io
         Whether to tell what the file costs to read over a network, and what would make it cost less.
     progress
@@ -260,8 +261,8 @@ def inspect(
     """
     scanning: dict[str, Any] = {
         "group": group,
-        "include": tuple(include),
-        "exclude": tuple(exclude),
+        "include": patterns(include),
+        "exclude": patterns(exclude),
         "inline_threshold": inline_threshold,
         "inline_limit": inline_limit,
         "follow_external": follow_external,

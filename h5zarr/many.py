@@ -18,7 +18,7 @@ from h5zarr.converter import convert, shaping_options
 from h5zarr.errors import H5zarrError, OutputError, SourceError
 from h5zarr.file_report import FileReport, Status, without_credentials
 from h5zarr.inputs import InputFile, expand
-from h5zarr.model import Hierarchy, Selection
+from h5zarr.model import Hierarchy, Selection, patterns
 from h5zarr.output_names import output_names, public_urls
 from h5zarr.prefetch.redact import describe, one_line
 from h5zarr.references.formats import WriteOptions, format_of, suffix_of
@@ -46,8 +46,8 @@ def convert_many(
     storage_options: Mapping[str, Any] | None = None,
     public_url: str | None = None,
     group: str = "/",
-    include: Iterable[str] = (),
-    exclude: Iterable[str] = (),
+    include: str | Iterable[str] = (),
+    exclude: str | Iterable[str] = (),
     inline_threshold: int = INLINE_THRESHOLD_BYTES,
     inline_limit: int = INLINE_LIMIT_BYTES,
     follow_external: bool = False,
@@ -117,8 +117,8 @@ def convert_many(
         raise ValueError(f"jobs is {jobs}; at least one file is converted at a time")
     options: dict[str, Any] = {
         "group": group,
-        "include": tuple(include),
-        "exclude": tuple(exclude),
+        "include": patterns(include),
+        "exclude": patterns(exclude),
         "inline_threshold": inline_threshold,
         "inline_limit": inline_limit,
         "follow_external": follow_external,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -311,6 +311,11 @@ class SourceIdentity:
     """Entity tag of an object store or HTTP server; None where there is none."""
     is_local_copy: bool = False
     """Whether a copy on the machine that scanned it tells all this, whose times are not those at ``url``."""
+
+
+def patterns(given: str | Iterable[str]) -> tuple[str, ...]:
+    """Return the patterns that were given: one, or several."""
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

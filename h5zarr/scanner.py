@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import os
 import posixpath
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,7 +23,7 @@ from h5zarr.errors import (
 )
 from h5zarr.isolation import call_isolated
 from h5zarr.link_paths import ElsewhereTarget, follow_path
-from h5zarr.model import Dataset, FileScan, Group, Selection
+from h5zarr.model import Dataset, FileScan, Group, Selection, patterns
 from h5zarr.neighbours import Neighbourhood
 from h5zarr.prefetch import Interest, one_line
 from h5zarr.read_data import InlineBudget
@@ -46,8 +47,8 @@ def scan(
     storage_options: Mapping[str, Any] | None = None,
     public_url: str | None = None,
     group: str = "/",
-    include: Iterable[str] = (),
-    exclude: Iterable[str] = (),
+    include: str | Iterable[str] = (),
+    exclude: str | Iterable[str] = (),
     inline_threshold: int = INLINE_THRESHOLD_BYTES,
     inline_limit: int = INLINE_LIMIT_BYTES,
     follow_external: bool = False,
@@ -68,7 +69,8 @@ def scan(
     group
         Scan from this group down.
     include, exclude
-        Shell patterns of absolute dataset paths to take and to leave out.
+        Shell patterns of absolute dataset paths to take and to leave out, one or several. One to take
+        that matches none is a problem.
     inline_threshold
         Datasets whose stored chunks take at most this many bytes in all are read with the scan.
     inline_limit
@@ -98,16 +100,22 @@ def scan(
             "storage_options": storage_options,
             "public_url": public_url,
             "group": group,
-            "include": tuple(include),
-            "exclude": tuple(exclude),
+            "include": patterns(include),
+            "exclude": patterns(exclude),
             "inline_threshold": inline_threshold,
             "inline_limit": inline_limit,
             "follow_external": follow_external,
         }
         return _scan_isolated(source, options, timeout)
-    selection = Selection(root="/" + group.strip("/"), include=tuple(include), exclude=tuple(exclude))
+    selection = Selection(root="/" + group.strip("/"), include=patterns(include), exclude=patterns(exclude))
     budget = InlineBudget(threshold=inline_threshold, remaining=inline_limit)
-    job = _Job(selection=selection, budget=budget, storage_options=storage_options, progress=progress)
+    job = _Job(
+        selection=selection,
+        budget=budget,
+        storage_options=storage_options,
+        progress=progress,
+        unmatched=selection.include,
+    )
     interest = job.interest(selection.root, selection.selects)
     with open_source(
         source, storage_options=storage_options, public_url=public_url, interest=interest
@@ -121,6 +129,7 @@ def scan(
         )
         _scan_root(job, opened.file, _Mount(inner=selection.root, outer=selection.root, place=place))
         page_byte_length = _page_byte_length(opened.file)
+    job.problems.extend(_unmatched(job))
     return FileScan(
         source=opened.identity,
         selection=selection,
@@ -131,6 +140,19 @@ def scan(
         page_byte_length=page_byte_length,
         fetched=opened.fetched,
     )
+
+
+def _unmatched(job: _Job) -> Iterator[Problem]:
+    """Yield a problem for each pattern that matches neither a dataset nor a link that leads to none."""
+    lost = [problem.path for problem in job.problems]
+    for pattern in job.unmatched:
+        if not fnmatch.filter(lost, pattern):
+            yield Problem(
+                # The pattern may be the path of a group, of which nothing is lost.
+                path="/",
+                found=f"no dataset matches the include pattern {pattern}",
+                remedy="patterns are of absolute paths, such as /group/name or /group/*",
+            )
 
 
 def _page_byte_length(file: h5py.File) -> int | None:
@@ -160,6 +182,13 @@ class _Job:
     groups: list[Group] = field(default_factory=list)
     datasets: list[Dataset] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    unmatched: tuple[str, ...]
+    """Those patterns of datasets to take that none has matched yet."""
+
+    def selects(self, path: str) -> bool:
+        """Return whether the dataset of that name was asked for."""
+        self.unmatched = tuple(one for one in self.unmatched if not fnmatch.fnmatchcase(path, one))
+        return self.selection.selects(path)
 
     def interest(self, root: str, wants: Callable[[str], bool]) -> Interest:
         """Return what of a file will be read, for a remote file to be fetched ahead."""
@@ -232,7 +261,7 @@ def _scan_file(job: _Job, file: h5py.File, mount: _Mount) -> None:
 def _read_objects(job: _Job, reader: Reader, found: Walk, mount: _Mount) -> None:
     wanted = {}
     for inner in found.dataset_names.values():
-        selected = [name for name in map(mount.path, inner) if job.selection.selects(name)]
+        selected = [name for name in map(mount.path, inner) if job.selects(name)]
         if selected:
             wanted[inner[0]] = selected
     total = len(job.groups) + len(job.datasets) + len(found.group_names) + len(wanted)
@@ -304,7 +333,7 @@ def _scan_target(job: _Job, file: h5py.File, mount: _Mount) -> None:
 
 
 def _read_linked_dataset(job: _Job, file: h5py.File, mount: _Mount) -> None:
-    if not job.selection.selects(mount.outer):
+    if not job.selects(mount.outer):
         return
     reader = Reader(
         file=file.id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import pickle
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from h5zarr.converter import Conversion, convert
 from h5zarr.model import Selection
 from h5zarr.scanner import scan
 from h5zarr.translator import translate
+from h5zarr.validator import validate
 
 PACKAGE = Path(h5zarr.__file__).parent
 THREADS = 8
@@ -127,17 +129,19 @@ SELECTIONS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "nothing said": ({}, ALL),
     "one": ({"include": ["/model/t"]}, {"/model/t"}),
     "pattern": ({"include": ["*/t"]}, {"/model/t", "/model/run/t", "/model2/t"}),
+    "one that is no list": ({"include": "/top"}, {"/top"}),
+    "one to leave out": ({"exclude": "/model*"}, {"/top", "/soft"}),
     "patterns": ({"include": ["/top", "/model2/*"]}, {"/top", "/model2/t"}),
     "star crosses groups": (
         {"include": ["/model/*"]},
         {"/model/t", "/model/u", "/model/run/t", "/model/hard"},
     ),
-    "none": ({"include": ["/nothing"]}, set()),
     "all but": ({"exclude": ["/model*"]}, {"/top", "/soft"}),
     "both": ({"include": ["*/t"], "exclude": ["/model2/*"]}, {"/model/t", "/model/run/t"}),
     "other name of a hard link": ({"include": ["/model/hard"]}, {"/model/hard"}),
     "all but one hard link": ({"exclude": ["/top"]}, ALL - {"/top"}),
-    "case": ({"include": ["/TOP"]}, set()),
+    "nothing left out": ({"exclude": ["/nothing"]}, ALL),
+    "matched and left out": ({"include": "/top", "exclude": "/top"}, set()),
     "group": ({"group": "model"}, {"/t", "/u", "/run/t", "/hard"}),
     "group with slashes": ({"group": "/model/"}, {"/t", "/u", "/run/t", "/hard"}),
     "group below": ({"group": "/model/run"}, {"/t"}),
@@ -150,6 +154,50 @@ SELECTIONS: dict[str, tuple[dict[str, Any], set[str]]] = {
 def test_selection(options: dict[str, Any], expected: set[str], file_path: Path) -> None:
     assert arrays(file_path, **options) == expected
     assert convert(file_path, **options).problems == ()
+
+
+UNMATCHED: dict[str, tuple[dict[str, Any], list[str], set[str]]] = {
+    "none": ({"include": ["/nothing"]}, ["/nothing"], set()),
+    "relative": ({"include": ["top"]}, ["top"], set()),
+    "case": ({"include": "/TOP"}, ["/TOP"], set()),
+    "group": ({"include": ["/model"]}, ["/model"], set()),
+    "outside of the group": ({"include": ["/top"], "group": "model/run"}, ["/top"], set()),
+    "some of several": ({"include": ["/model", "/top", "u"]}, ["/model", "u"], {"/top"}),
+    "isolated": ({"include": "top", "isolate": True}, ["top"], set()),
+}
+
+
+@pytest.mark.parametrize(("options", "unmatched", "expected"), UNMATCHED.values(), ids=UNMATCHED)
+def test_patterns_that_match_nothing_are_problems(
+    options: dict[str, Any], unmatched: list[str], expected: set[str], file_path: Path
+) -> None:
+    assert arrays(file_path, **options) == expected
+    problems = convert(file_path, **options).problems
+    assert {problem.path for problem in problems} == {"/"}
+    assert [problem.found for problem in problems] == [
+        f"no dataset matches the include pattern {pattern}" for pattern in unmatched
+    ]
+
+
+@pytest.mark.parametrize("name", ["/dangling", "/elsewhere", "/linked/x"])
+def test_links_match_patterns(name: str, file_path: Path, tmp_path: Path) -> None:
+    with h5py.File(file_path, "a") as file, h5py.File(tmp_path / "other.h5", "w") as other:
+        other["group/x"] = np.arange(3)
+        file["dangling"] = h5py.SoftLink("/nowhere")
+        file["elsewhere"] = h5py.ExternalLink("no.h5", "/x")
+        file["linked"] = h5py.ExternalLink("other.h5", "/group")
+    problems = convert(file_path, include=name).problems
+    assert {problem.path for problem in problems} == {"/dangling", "/elsewhere"}
+
+
+def test_a_pattern_that_matches_nothing_hides_no_missing_dataset(file_path: Path, tmp_path: Path) -> None:
+    """A problem of a group's path would tell that all in it is missing."""
+    convert(file_path, tmp_path / "x.json", include=["/model", "/model/*"])
+    references = json.loads((tmp_path / "x.json").read_text())
+    del references["refs"]["model/u/zarr.json"]
+    report = validate(references)
+    assert "/model/u" in {mismatch.path for mismatch in report.mismatches}
+    assert report.problems_reported == 1
 
 
 def test_only_the_soft_link_of_a_dataset(file_path: Path) -> None:
