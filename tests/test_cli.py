@@ -438,6 +438,20 @@ def test_combine_and_rename(sources: Path, tmp_path: Path) -> None:
     assert run("validate", tmp_path / "new.json").exit_code == EQUAL
 
 
+def test_combine_and_rename_to_stdout(sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = names_in(tmp_path)
+    combined = run("combine", f"{sources}/*.h5", "-o", "-", "--new-dim", "run")
+    assert "stdout: " in combined.stderr
+    (tmp_path / "all.json").write_text(combined.stdout)
+    renamed = run("rename", "all.json", "-o", "-", "--to", sources, "s3://bucket/in")
+    assert "s3://bucket/in/" in renamed.stdout
+    assert json.loads(renamed.stdout)["refs"].keys() == json.loads(combined.stdout)["refs"].keys()
+    refused = run("rename", "all.json", "-o", "-", "--to", sources, "s3://b", "--format", "parquet")
+    assert refused.exit_code == FAILED
+    assert names_in(tmp_path) == {*before, "all.json"}
+
+
 def test_combine_refuses_on_one_line(sources: Path, tmp_path: Path) -> None:
     result = run("combine", f"{sources}/*.h5", "-o", tmp_path / "all.json", "--concat", "time")
     assert_one_clear_line(result, "time")
@@ -511,6 +525,47 @@ def test_names_survive_a_narrow_encoding(tmp_path: Path, encoding: str, name: st
         file["grün"] = 1
     result = in_process("inspect", tmp_path / "f.h5", capture_output=True, encoding_of_stdout=encoding)
     assert name in result.stdout.decode(encoding)
+
+
+def redirected(redirection: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run a verb from a shell, which can close streams."""
+    code = "from h5zarr.cli import main; main()"
+    command = ["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-c", code, *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": REPOSITORY}
+    return subprocess.run(command, check=False, timeout=60, env=environment, capture_output=True, text=True)
+
+
+TO_STDOUT = [("convert", "-o", "-"), ("inspect",), ("inspect", "--json"), ("inspect", "--html", "-")]
+
+
+@pytest.mark.parametrize(("verb", "options"), [(verb, options) for verb, *options in TO_STDOUT], ids=str)
+def test_closed_stdout_is_an_error(verb: str, options: list[str], source: Path) -> None:
+    result = redirected(">&-", verb, source, *options)
+    assert result.stderr == "h5zarr: stdout: is closed; open it, or name a file\n"
+    assert result.returncode == FAILED
+
+
+def test_closed_streams_are_not_needed(source: Path, tmp_path: Path) -> None:
+    assert redirected(">&-", "convert", source, "-o", tmp_path / "a.json").returncode == EQUAL
+    assert redirected("2>&-", "convert", source, "-o", tmp_path / "b.json").returncode == EQUAL
+    assert redirected("2>&-", "convert", source, "-o", f"{tmp_path}/many/").returncode == EQUAL
+    assert redirected("2>&-", "convert", tmp_path / "no.h5", "-o", "-").returncode == FAILED
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+@pytest.mark.parametrize("arguments", ["--version", "convert --help", "completion bash", "inspect {source}"])
+def test_stdout_that_is_full(arguments: str, source: Path) -> None:
+    result = redirected("> /dev/full", *arguments.format(source=source).split())
+    assert result.stderr == "h5zarr: stdout: cannot be written: No space left on device\n"
+    assert result.returncode == FAILED
+
+
+@pytest.mark.parametrize("verb", ["inspect", "validate"])
+def test_page_and_json_are_not_mixed(verb: str, references: Path) -> None:
+    result = run(verb, references, "--json", "--html", "-")
+    assert (result.exit_code, result.stdout) == (FAILED, "")
+    assert "both write to stdout" in result.stderr
 
 
 def test_reader_that_goes_away_is_no_error(source: Path) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 import click
 
 from h5zarr.cli.completion import complete_path
-from h5zarr.cli.convert import tell_conversion
+from h5zarr.cli.convert import finish, named
 from h5zarr.cli.options import debug, jobs, quiet, storage_option, writing
 from h5zarr.cli.terminal import progress_bar
-from h5zarr.cli.verbs import EXIT_DONE, EXIT_INCOMPLETE, Verb
+from h5zarr.cli.verbs import Verb
 
 _EXAMPLES = """
 \b
@@ -30,7 +30,7 @@ Examples:
     required=True,
     metavar="OUT",
     shell_complete=complete_path,
-    help="Path or URL to write.",
+    help="Path or URL to write, - is stdout.",
 )
 @click.option(
     "--concat", multiple=True, metavar="DIM", help="Join along this dimension that files have. Repeatable."
@@ -100,7 +100,11 @@ def combine_verb(
 
     with progress_bar("Combining", quiet=quiet, unit="files") as progress:
         conversion = combine(
-            inputs, out, values=values or None, data_vars=data_vars or None, progress=progress, **options
+            inputs,
+            named(out, options["format"]),
+            values=values or None,
+            data_vars=data_vars or None,
+            progress=progress,
+            **options,
         )
-    tell_conversion(out, conversion, quiet=quiet)
-    return EXIT_INCOMPLETE if conversion.problems else EXIT_DONE
+    return finish(out, conversion, quiet=quiet)

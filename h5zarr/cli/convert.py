@@ -11,7 +11,7 @@ import click
 
 from h5zarr.cli.completion import complete_path
 from h5zarr.cli.options import debug, jobs, quiet, scanning, translating, writing
-from h5zarr.cli.terminal import progress_bar
+from h5zarr.cli.terminal import is_drawn_on, print_blocks, progress_bar
 from h5zarr.cli.verbs import EXIT_DONE, EXIT_INCOMPLETE, Verb, tell, tell_all
 from h5zarr.text import count
 
@@ -99,22 +99,28 @@ def _is_folder(out: str) -> bool:
 def _convert_one(source: str, out: str, quiet: bool, **options: Any) -> int:
     from h5zarr.converter import convert
 
-    to_stdout = out == _STDOUT
-    if to_stdout and options["format"] not in (None, "json"):
-        raise click.UsageError("only JSON can be written to stdout; name a file or folder with -o")
     with progress_bar("Scanning", quiet=quiet) as progress:
-        conversion = convert(source, None if to_stdout else out, progress=progress, **options)
-    if to_stdout:
-        for block in conversion.blocks():
-            click.echo(block, nl=False)
-    tell_conversion("stdout" if to_stdout else out, conversion, quiet=quiet)
+        conversion = convert(source, named(out, options["format"]), progress=progress, **options)
+    return finish(out, conversion, quiet=quiet)
+
+
+def named(out: str, format: str | None) -> str | None:
+    """Return the output that was named; None for stdout, to which `finish` writes."""
+    if out == _STDOUT and format not in (None, "json"):
+        raise click.UsageError("only JSON can be written to stdout; name a file or folder with -o")
+    return None if out == _STDOUT else out
+
+
+def finish(out: str, conversion: Conversion, *, quiet: bool) -> int:
+    """Write references that have no other output to stdout, tell of them, and return the exit code."""
+    if out == _STDOUT:
+        print_blocks(conversion.blocks())
+    if not quiet:
+        _tell_conversion("stdout" if out == _STDOUT else out, conversion)
     return EXIT_INCOMPLETE if conversion.problems else EXIT_DONE
 
 
-def tell_conversion(out: str, conversion: Conversion, *, quiet: bool) -> None:
-    """Write to stderr what was written, and the problems."""
-    if quiet:
-        return
+def _tell_conversion(out: str, conversion: Conversion) -> None:
     from h5zarr.file_report import without_credentials
 
     tell_all(conversion.problems)
@@ -147,7 +153,7 @@ class _Telling:
     """Writes what became of each file to stderr; of those that are well, only where nobody sees a bar."""
 
     def __init__(self, *, quiet: bool) -> None:
-        self._is_brief = quiet or sys.stderr.isatty()
+        self._is_brief = quiet or is_drawn_on(sys.stderr)
 
     def __call__(self, report: FileReport) -> None:
         for problem in report.problems:

@@ -8,7 +8,7 @@ import click
 
 from h5zarr.cli.completion import complete_path
 from h5zarr.cli.options import as_json, debug, html, quiet, scanning
-from h5zarr.cli.terminal import print_json, print_outline, progress_bar, write_html
+from h5zarr.cli.terminal import print_json, print_outline, progress_bar, refuse_two_on_stdout, write_html
 from h5zarr.cli.verbs import EXIT_DONE, EXIT_INCOMPLETE, Verb
 
 _EXAMPLES = """
@@ -40,6 +40,7 @@ def inspect_verb(source: str, as_json: bool, html: str | None, quiet: bool, **op
     INPUT is the path or fsspec URL of an HDF5 or netCDF-4 file, or of references (.json, .parq,
     .icechunk). Terminals get a coloured tree, files and pipes plain text.
     """
+    refuse_two_on_stdout(html, as_json)
     from h5zarr.inspection import inspect
 
     with progress_bar("Scanning", quiet=quiet) as progress:

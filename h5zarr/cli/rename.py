@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from h5zarr.cli.completion import complete_path
-from h5zarr.cli.convert import tell_conversion
+from h5zarr.cli.convert import finish, named
 from h5zarr.cli.options import debug, quiet, storage_option, writing
-from h5zarr.cli.verbs import EXIT_DONE, EXIT_INCOMPLETE, Verb
+from h5zarr.cli.verbs import Verb
 
 _EXAMPLES = """
 \b
@@ -27,7 +27,7 @@ Examples:
     required=True,
     metavar="OUT",
     shell_complete=complete_path,
-    help="Path or URL to write.",
+    help="Path or URL to write, - is stdout.",
 )
 @click.option(
     "--to",
@@ -46,6 +46,5 @@ def rename_verb(references: str, out: str, quiet: bool, **options: Any) -> int:
     """Point REFERENCES to where the data are now."""
     from h5zarr.renamer import rename
 
-    conversion = rename(references, out, **options)
-    tell_conversion(out, conversion, quiet=quiet)
-    return EXIT_INCOMPLETE if conversion.problems else EXIT_DONE
+    conversion = rename(references, named(out, options["format"]), **options)
+    return finish(out, conversion, quiet=quiet)

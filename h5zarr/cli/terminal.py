@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from h5zarr.errors import OutputError
+
 if TYPE_CHECKING:
     from h5zarr.outline import Outline
 
 Progress = Callable[[int, int], None]
 
 
-def is_drawn_on(stream: TextIO) -> bool:
-    """Return whether a stream is a terminal that can be drawn on."""
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
+def is_drawn_on(stream: TextIO | None) -> bool:
+    """Return whether a stream is a terminal that can be drawn on; one that is closed is None."""
+    return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def is_coloured(stream: TextIO) -> bool:
+def is_coloured(stream: TextIO | None) -> bool:
     """Return whether a stream is a terminal that shows colours, and nobody asked for none.
 
     See https://no-color.org.
@@ -30,15 +32,34 @@ def is_coloured(stream: TextIO) -> bool:
     return is_drawn_on(stream) and not os.environ.get("NO_COLOR")
 
 
+def print_blocks(blocks: Iterable[str | bytes]) -> None:
+    """Write data to stdout.
+
+    Raises
+    ------
+    OutputError
+        It is closed, or cannot be written.
+    """
+    if sys.stdout is None:
+        raise OutputError("stdout: is closed; open it, or name a file")
+    try:
+        for block in blocks:
+            click.echo(block, nl=False)
+    except BrokenPipeError:  # who reads it has enough
+        raise
+    except OSError as error:
+        raise OutputError(f"stdout: cannot be written: {error.strerror or error}") from error
+
+
 def print_json(document: Any) -> None:
     """Write a document to stdout."""
-    click.echo(json.dumps(document, indent=2))
+    print_blocks([json.dumps(document, indent=2), "\n"])
 
 
 def print_lines(lines: Iterable[str]) -> None:
     """Write lines to stdout; what its encoding does not have is escaped."""
-    text = "\n".join(lines)
-    click.echo(text.encode(sys.stdout.encoding, "backslashreplace"))
+    encoding = "utf-8" if sys.stdout is None else sys.stdout.encoding
+    print_blocks([f"{line}\n".encode(encoding, "backslashreplace") for line in lines])
 
 
 def print_outline(outline: Outline) -> None:
@@ -52,6 +73,12 @@ def print_outline(outline: Outline) -> None:
         print_lines(outline.lines())
 
 
+def refuse_two_on_stdout(html: str | None, as_json: bool) -> None:
+    """Refuse a page and JSON one after the other, which is neither."""
+    if html == "-" and as_json:
+        raise click.UsageError("--html - and --json both write to stdout; name a file for the page")
+
+
 def write_html(out: str, result: Any, location: str = "") -> None:
     """Write a result as an HTML page to a path or URL; ``-`` is stdout."""
     from h5zarr.html.reports import report_html
@@ -59,7 +86,7 @@ def write_html(out: str, result: Any, location: str = "") -> None:
 
     text = report_html(result, location)
     if out == "-":
-        click.echo(text, nl=False)
+        print_blocks([text])
     else:
         write_whole(out, [text.encode()], kind="HTML")
 

@@ -9,7 +9,7 @@ import click
 
 from h5zarr.cli.completion import complete_path
 from h5zarr.cli.options import as_json, debug, html, jobs, quiet, storage_option
-from h5zarr.cli.terminal import print_json, progress_bar, write_html
+from h5zarr.cli.terminal import print_json, progress_bar, refuse_two_on_stdout, write_html
 from h5zarr.cli.verbs import EXIT_DONE, EXIT_INCOMPLETE, Verb, tell, tell_all
 from h5zarr.text import count, human_bytes
 
@@ -49,6 +49,7 @@ Examples:
 @debug
 def validate_verb(references: str, as_json: bool, html: str | None, quiet: bool, **options: Any) -> int:
     """Compare all that REFERENCES give with what h5py reads."""
+    refuse_two_on_stdout(html, as_json)
     from h5zarr.references.formats import read_provenance
     from h5zarr.validator import validate
 

@@ -29,6 +29,15 @@ class Verbs(click.Group):
         """Return the verbs in the order in which one needs them."""
         return list(self.commands)
 
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Run the program; what verbs write, they catch themselves, but not --help and --version."""
+        try:
+            return super().main(*arguments, **options)
+        except OSError as error:
+            sys.stdout = None  # what is left in it would be told of at the end
+            tell(f"stdout: cannot be written: {error.strerror or error}", failed=True)
+            raise SystemExit(EXIT_FAILED) from None
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was asked for."""
         try:
