@@ -17,6 +17,9 @@ from typing import Any
 from h5zarr.errors import DamagedFileError, H5zarrError
 from h5zarr.prefetch import redact
 
+LONGEST_TIMEOUT_SECONDS = 10**6
+"""What systems can wait for is about twice as long."""
+
 
 def call_isolated(
     module: str, function: str, subject: str, arguments: Mapping[str, Any], *, timeout: float | None = None

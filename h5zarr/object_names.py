@@ -15,6 +15,7 @@ from h5py import h5d, h5g, h5l, h5o, h5p
 from h5zarr.errors import GroupNotFoundError
 from h5zarr.filter_registry import is_available
 from h5zarr.libhdf5 import object_info
+from h5zarr.prefetch.redact import redact
 
 ObjectKey = tuple[int, int]
 """File number and address of an object: the same for all its names."""
@@ -140,7 +141,7 @@ def _note_link(
         soft_links.append((path, _decoded(group.links.get_val(member))))
     elif kind == h5l.TYPE_EXTERNAL:
         filename, target = group.links.get_val(member)
-        names.elsewhere[path] = f"an external link to {_decoded(target)} in {_decoded(filename)}"
+        names.elsewhere[path] = f"an external link to {_decoded(target)} in {redact(_decoded(filename))}"
     else:
         names.elsewhere[path] = f"a user-defined link of class {kind}"
     return []

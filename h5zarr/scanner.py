@@ -21,11 +21,12 @@ from h5zarr.errors import (
     SourceNotFoundError,
     UntranslatableError,
 )
-from h5zarr.isolation import call_isolated
+from h5zarr.isolation import LONGEST_TIMEOUT_SECONDS, call_isolated
 from h5zarr.link_paths import ElsewhereTarget, follow_path
 from h5zarr.model import Dataset, FileScan, Group, Selection, patterns
 from h5zarr.neighbours import Neighbourhood
-from h5zarr.prefetch import Interest, one_line
+from h5zarr.prefetch import Interest, one_line, redact
+from h5zarr.prefetch.redact import holds_credentials
 from h5zarr.read_data import InlineBudget
 from h5zarr.read_object import Reader, read_dataset, read_group
 from h5zarr.read_values import READ_ERRORS, ReferenceNames
@@ -94,7 +95,10 @@ def scan(
         The file was written to while it was scanned.
     GroupNotFoundError
         ``group`` is not in the file.
+    ValueError
+        ``timeout`` is not positive or longer than a million seconds, or a number of bytes is negative.
     """
+    _check_numbers(timeout, inline_threshold=inline_threshold, inline_limit=inline_limit)
     if isolate or timeout is not None:
         options = {
             "storage_options": storage_options,
@@ -140,6 +144,14 @@ def scan(
         page_byte_length=page_byte_length,
         fetched=opened.fetched,
     )
+
+
+def _check_numbers(timeout: float | None, **byte_lengths: int) -> None:
+    for name, byte_length in byte_lengths.items():
+        if byte_length < 0:
+            raise ValueError(f"{name} is {byte_length}; it cannot be negative")
+    if timeout is not None and not 0 < timeout <= LONGEST_TIMEOUT_SECONDS:  # NaN neither
+        raise ValueError(f"timeout is {timeout}; choose up to {LONGEST_TIMEOUT_SECONDS:,} seconds")
 
 
 def _unmatched(job: _Job) -> Iterator[Problem]:
@@ -287,7 +299,7 @@ def _follow_external_link(job: _Job, link: ExternalLink, mount: _Mount) -> None:
     """Scan what an external link leads to as if it stood in the scanned file."""
     path = mount.path(link.path)
     target = ElsewhereTarget(filename=link.filename, path=link.target)
-    described = f"an external link to {link.target} in {link.filename}"
+    described = f"an external link to {link.target} in {redact(link.filename)}"
     try:
         _scan_linked(job, target, replace(mount, outer=path))
     except UntranslatableError as refused:
@@ -303,6 +315,10 @@ def _follow_external_link(job: _Job, link: ExternalLink, mount: _Mount) -> None:
 
 def _scan_linked(job: _Job, target: ElsewhereTarget, mount: _Mount) -> None:
     """Scan what is in another file than the mount's, to appear at the mount's outer path."""
+    if "://" in target.filename and holds_credentials(target.filename):
+        raise UntranslatableError(
+            "this name holds credentials, which must not stand in references", "link to the file without them"
+        )
     url, inner = mount.place.find(target.filename, _PREFIXES), "/" + target.path.strip("/")
     above = (*mount.above, (url, inner))
     if (url, inner) in mount.above or len(above) > _MOST_EXTERNAL_LINKS_DEEP:

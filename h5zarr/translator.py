@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -81,7 +81,14 @@ def translate(scan: FileScan, *, links: Links = "arrays", phony_dimensions: bool
     -------
     Hierarchy
         Its ``problems`` list everything that could not be expressed.
+
+    Raises
+    ------
+    ValueError
+        ``links`` is something else.
     """
+    if links not in get_args(Links):
+        raise ValueError(f"links is {links!r}; choose one of {', '.join(map(repr, get_args(Links)))}")
     names = dimension_names(scan, phony=phony_dimensions)
     problems = list(scan.problems)
     nodes: dict[str, GroupNode | ArrayNode] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import FIXTURES
@@ -32,6 +33,22 @@ def test_errors_come_through(tmp_path: Path) -> None:
         convert(tmp_path / "x.h5", isolate=True)
     with pytest.raises(GroupNotFoundError, match="/nowhere"):
         convert(FIXTURES / "climate.nc", group="nowhere", isolate=True)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"timeout": seconds} for seconds in (0, -1, float("nan"), float("inf"), 1e300)),
+        {"inline_threshold": -1},
+        {"inline_limit": -1},
+        {"links": "foo"},
+    ],
+    ids=str,
+)
+def test_values_without_a_meaning(options: dict[str, Any]) -> None:
+    (name,) = options
+    with pytest.raises(ValueError, match=f"^{name} is "):
+        convert(FIXTURES / "climate.nc", **options)
 
 
 def test_a_crash_is_an_error() -> None:

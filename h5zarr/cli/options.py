@@ -29,6 +29,14 @@ def _json_or_text(text: str) -> Any:
         return text
 
 
+def _timeout(_: click.Context, __: click.Parameter, seconds: float | None) -> float | None:
+    from h5zarr.isolation import LONGEST_TIMEOUT_SECONDS
+
+    if seconds is not None and not 0 < seconds <= LONGEST_TIMEOUT_SECONDS:  # NaN neither
+        raise click.BadParameter(f"{seconds} is not positive, or over {LONGEST_TIMEOUT_SECONDS:,} seconds")
+    return seconds
+
+
 def decorate(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Return one decorator that does what several do, in their order."""
     return lambda command: functools.reduce(lambda inner, outer: outer(inner), reversed(decorators), command)
@@ -97,8 +105,9 @@ scanning = decorate(
     ),
     click.option(
         "--timeout",
-        type=click.FloatRange(min=0, min_open=True),
+        type=float,
         metavar="SECONDS",
+        callback=_timeout,
         help="Longest time that the scan may take, which is isolated then.",
     ),
     storage_option,
