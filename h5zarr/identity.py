@@ -146,7 +146,7 @@ def source_errors(url: str) -> Iterator[None]:
     except SourceError:
         raise
     except FileNotFoundError as error:
-        if _is_refusal(error.__cause__):
+        if is_refusal(error.__cause__):
             raise SourceError(f"{name}: cannot be read: {one_line(error.__cause__)}") from error
         raise SourceNotFoundError(f"{name}: no such file; check the URL") from error
     # Filesystems let their client libraries' own classes through (aiohttp, botocore), which need not
@@ -166,7 +166,7 @@ def is_of_filesystem(error: Exception) -> bool:
     return not isinstance(error, H5zarrError) and type(error).__module__ != "builtins"
 
 
-def _is_refusal(cause: BaseException | None) -> bool:
+def is_refusal(cause: BaseException | None) -> bool:
     """Return whether a file was not found because it was not given: fsspec tells both in one way for HTTP."""
     status = getattr(cause, "status", None)
     if isinstance(status, int):

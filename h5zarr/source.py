@@ -116,8 +116,15 @@ def open_source(
             raise TypeError(f"a {kind} cannot be scanned; give a path, URL, open binary file or h5py.File")
 
 
-def check_public(url: str) -> None:
+def check_public(url: str, *, way_out: str = "by --public-url of h5zarr convert (public_url)") -> None:
     """Refuse a URL that may not stand in references.
+
+    Parameters
+    ----------
+    url
+        The URL.
+    way_out
+        How to give another one, for messages.
 
     Raises
     ------
@@ -127,12 +134,12 @@ def check_public(url: str) -> None:
     if holds_credentials(url):
         raise SourceError(
             f"{redact(url)}: the URL holds credentials, which must not stand in references; "
-            "give the URL without them by --public-url (public_url)"
+            f"give the URL without them {way_out}"
         )
     if _is_chained(url):
         raise SourceError(
             f"{redact(url)}: no reader of references opens a file inside of another one; "
-            "unpack it, or name the unpacked file by --public-url (public_url)"
+            f"unpack it, or name the unpacked file {way_out}"
         )
 
 

@@ -12,7 +12,7 @@ import h5py
 from h5zarr.errors import DamagedFileError, NotHDF5Error, SourceError
 from h5zarr.prefetch import one_line
 
-_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _LARGEST_USER_BLOCK = 2**40
 
 
@@ -30,7 +30,7 @@ def check_signature(stream: IO[bytes], name: str) -> None:
     at = 0
     while at < min(byte_length, _LARGEST_USER_BLOCK):
         stream.seek(at)
-        if stream.read(len(_SIGNATURE)) == _SIGNATURE:
+        if stream.read(len(SIGNATURE)) == SIGNATURE:
             return
         at = at * 2 or 512
     raise NotHDF5Error(f"{name}: is not an HDF5 file; h5zarr reads HDF5 and netCDF-4 only")

@@ -83,7 +83,7 @@ def _rules(renames: Renames) -> dict[str, str]:
 def _check_new(prefix: str) -> None:
     """Refuse what may not stand in references; the name of a local file may have any characters."""
     if local_path(prefix) is None:
-        check_public(prefix)
+        check_public(prefix, way_out="as the new prefix")
 
 
 def _pairs(renames: Renames) -> list[tuple[str, str]]:

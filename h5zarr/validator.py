@@ -30,6 +30,7 @@ from h5zarr.object_check import ObjectCheck
 from h5zarr.object_names import find_objects
 from h5zarr.prefetch import redact
 from h5zarr.rectilinear_setting import reading_all_grids
+from h5zarr.references.formats import format_of, repository_version
 from h5zarr.references.provenance import Provenance
 from h5zarr.report import Findings, Kind, Mismatch, ValidationReport, summed
 from h5zarr.source import OpenSource, identify, local_path, local_url, open_source
@@ -170,9 +171,18 @@ class _FilePart:
 # One file --------------------------------------------------------------------------------
 
 
+def _untold(references: str | Mapping[str, Any]) -> str:
+    if isinstance(references, Mapping):
+        return "the references do not tell which file they were made of; give it as source"
+    text = f"{redact(references)}: does not tell which file it was made of; give it as source"
+    if format_of(references) == "icechunk" and repository_version(references)[1] is None:
+        text += f", or name the branch that was written: {redact(references).rstrip('/')}@BRANCH"
+    return text
+
+
 def _only_part(told: Provenance, job: _Job) -> _FilePart:
     if job.source is None and told.source is None:
-        raise ReferencesError("the references do not tell which file they were made of; give it as source")
+        raise ReferencesError(_untold(job.references))
     url = job.source if told.source is None or job.source is not None else told.source.url
     assert url is not None
     return _FilePart(

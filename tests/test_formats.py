@@ -265,6 +265,24 @@ def test_write_keeps_its_options(source: Path, tmp_path: Path) -> None:
     assert told.options == {"zarr_format": "2"}
 
 
+@pytest.mark.parametrize("read", [formats.load, formats.read_provenance, validate])
+def test_a_file_instead_of_references(read: Callable[[str], Any], source: Path) -> None:
+    with pytest.raises(ReferencesError, match=r"source\.h5: is an HDF5 file; h5zarr convert makes"):
+        read(str(source))
+
+
+def test_a_branch_without_a_name(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="branch is empty"):
+        convert(source, tmp_path / "x.icechunk", branch="")
+
+
+def test_validation_of_a_branch_that_has_nothing(source: Path, tmp_path: Path) -> None:
+    convert(source, tmp_path / "x.icechunk", branch="new")
+    with pytest.raises(ReferencesError, match=r"x\.icechunk: does not tell .*x\.icechunk@BRANCH$"):
+        validate(tmp_path / "x.icechunk")
+    assert validate(f"{tmp_path}/x.icechunk@new").ok
+
+
 # Servers that refuse ---------------------------------------------------------------------
 
 
@@ -274,6 +292,7 @@ def open_with_xarray(url: str) -> Any:
 
 READERS: dict[str, Callable[[str], Any]] = {
     "load": formats.load,
+    "provenance": formats.read_provenance,
     "validate": validate,
     "inspect": inspect,
     "xarray": open_with_xarray,

@@ -15,7 +15,7 @@ from fsspec.core import url_to_fs
 from fsspec.utils import stringify_path
 
 from h5zarr.errors import OutputError, ReferencesError
-from h5zarr.identity import is_of_filesystem
+from h5zarr.identity import is_of_filesystem, is_refusal
 from h5zarr.model import JSON, Hierarchy
 from h5zarr.output import write_whole
 from h5zarr.prefetch.redact import describe, holds_credentials, redact
@@ -26,6 +26,7 @@ from h5zarr.references.provenance import Provenance
 from h5zarr.references.source_check import known_sources
 from h5zarr.references.zarr_v2 import with_zarr_v2
 from h5zarr.source import local_path
+from h5zarr.streams import SIGNATURE
 
 # pyarrow and icechunk need not be installed for the other formats, and take long to import:
 # the modules that use them are imported when they are needed.
@@ -180,6 +181,8 @@ def _check_options(name: str, options: WriteOptions) -> None:
         if option in options and options[option] not in values:  # type: ignore[literal-required]
             told = ", ".join(repr(value) for value in values if value is not None)
             raise OutputError(f"{name}: {option} is {options[option]!r}; choose one of {told}")  # type: ignore[literal-required]
+    if options.get("branch") == "":
+        raise OutputError(f"{name}: branch is empty; name one, or leave it out")
     for option in ("shard_bytes", "record_size"):
         if (given := options.get(option)) is not None and given < 1:  # type: ignore[operator]
             raise OutputError(f"{name}: {option} is {given}; it has to be positive")
@@ -388,6 +391,9 @@ def reading(url: str) -> Iterator[None]:
     except ReferencesError as error:
         raise ReferencesError(f"{name}: {error}") from error
     except FileNotFoundError as error:
+        cause = error.__cause__
+        if cause is not None and is_refusal(cause):
+            raise ReferencesError(f"{name}: cannot be read: {describe(cause)}") from error
         raise ReferencesError(f"{name}: no such file; check the path") from error
     except (OSError, ImportError) as error:
         raise ReferencesError(f"{name}: cannot be read: {describe(error)}") from error
@@ -408,6 +414,8 @@ def _filesystem(url: str, storage_options: Mapping[str, Any]) -> tuple[fsspec.Ab
 def _read(url: str, storage_options: Mapping[str, Any]) -> bytes:
     filesystem, path = _filesystem(url, storage_options)
     content: bytes = filesystem.cat_file(path)
+    if content.startswith(SIGNATURE):
+        raise ReferencesError("is an HDF5 file; h5zarr convert makes references of it")
     return content
 
 
@@ -419,5 +427,5 @@ def _json_provenance(url: str, storage_options: Mapping[str, Any]) -> JSON:
     line = tail.rpartition(_PROVENANCE_LINE)[2].rstrip()
     if _PROVENANCE_LINE in tail and line.endswith(b"}}"):
         return json.loads(line[:-1])
-    document = json.loads(filesystem.cat_file(path))
+    document = json.loads(_read(url, storage_options))
     return document.get("h5zarr") if isinstance(document, dict) else None
