@@ -298,6 +298,39 @@ def test_summaries_and_pages_have_no_credentials(source: Path, tmp_path: Path) -
         assert "SECRET" not in page
 
 
+def test_links_are_shown_without_credentials(tmp_path: Path) -> None:
+    path, out = tmp_path / "x.h5", tmp_path / "x.json"
+    with h5py.File(path, "w") as file:
+        file["link"] = h5py.ExternalLink("https://user:pass@h/x.h5?sig=secret", "/a")
+    result = run("convert", path, "-o", out)
+    assert "an external link to /a in https://h/x.h5" in result.stderr
+    document = json.loads(out.read_text())
+    document["h5zarr"]["problems"] = []
+    (tmp_path / "none.json").write_text(json.dumps(document))
+    missing = run("validate", tmp_path / "none.json")
+    assert "external link" in missing.stderr
+    for text in (result.stderr, out.read_text(), missing.stderr):
+        assert "pass" not in text
+        assert "secret" not in text
+
+
+@pytest.mark.parametrize("verb", ["combine", "rename"])
+def test_remedies_name_what_the_verb_has(verb: str, references: Path) -> None:
+    if verb == "combine":
+        result = run("combine", "http://u:p@127.0.0.1:9/x.h5", "-o", "-", "--new-dim", "run")
+    else:
+        result = run("rename", references, "-o", "-", "--to", "file:///", "https://u:p@h/")
+        assert "give the URL without them as the new prefix" in result.stderr
+    assert result.exit_code == FAILED
+    assert "by --public-url (" not in result.stderr
+
+
+def test_validating_both_formats_gives_no_warning(source: Path, tmp_path: Path) -> None:
+    run("convert", source, "-o", tmp_path / "both.json", "--zarr-format", "both")
+    result = in_process("validate", tmp_path / "both.json", capture_output=True)
+    assert result.stderr.decode().count("\n") == 1, result.stderr
+
+
 def test_summary_of_several_has_no_credentials(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = SECRET_URL.format("a.json")
     done = FileReport(source=str(source), out=out, status=Status.CONVERTED)
@@ -325,6 +358,7 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
         ["convert"],
         ["convert", "a.h5"],
         ["convert", "a.h5", "-o", "-", "--links", "nonsense"],
+        *(["convert", "a.h5", "-o", "-", "--timeout", text] for text in ("0", "nan", "inf", "1e300")),
         ["convert", "a.h5", "-o", "-", "-S", "no-equals-sign"],
         ["convert", "a.h5", "-o", "-", "-S", "=value"],
         ["convert", "a.h5", "-o", "-", "--inline-threshold", "-1"],
@@ -398,6 +432,14 @@ def test_list_of_inputs(sources: Path, tmp_path: Path) -> None:
     arguments = ["convert", "--from-file", "-", "-o", f"{tmp_path}/out", "--format", "parquet"]
     assert CliRunner().invoke(main, arguments, input=listed).exit_code == EQUAL
     assert names_in(tmp_path / "out") == {"a.parq", "b.parq"}
+
+
+def test_list_of_inputs_from_other_systems(tmp_path: Path) -> None:
+    (tmp_path / "list").write_bytes(b"\xef\xbb\xbfone.h5\n two.h5 \n")
+    result = run("convert", "--from-file", tmp_path / "list", "-o", f"{tmp_path}/out/", "--quiet")
+    assert (result.exit_code, result.stderr.count("\n")) == (INCOMPLETE, 2)
+    assert result.stderr.count("one.h5") == result.stderr.count("two.h5") == 1
+    assert "\ufeff" not in result.stderr
 
 
 def test_resume_leaves_what_is_done(sources: Path, tmp_path: Path) -> None:

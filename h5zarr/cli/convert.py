@@ -46,7 +46,7 @@ Then compare them with the file: h5zarr validate file.json
 )
 @click.option(
     "--from-file",
-    type=click.File("r", encoding="utf-8", errors="surrogateescape"),
+    type=click.File("r", encoding="utf-8-sig", errors="surrogateescape"),
     metavar="FILE",
     shell_complete=complete_path,
     help="Read further inputs from FILE, one a line; - is stdin.",
@@ -159,7 +159,7 @@ class _Telling:
         for problem in report.problems:
             tell(f"{report.name}: {problem}")
         if report.error is not None:
-            known = report.name in report.error
+            known = " ".join(report.name.split()) in report.error  # which is in one line
             tell(report.error if known else f"{report.name}: {report.error}", failed=True)
         elif not self._is_brief:
             from h5zarr.file_report import without_credentials

@@ -57,6 +57,8 @@ def validate_verb(references: str, as_json: bool, html: str | None, quiet: bool,
     warnings.filterwarnings("ignore", message="Numcodecs codecs are not in the Zarr version 3")
     # fsspec reads Parquet references with it, whatever pandas says.
     warnings.filterwarnings("ignore", message="The 'fastparquet' engine is deprecated")
+    # Of references with --zarr-format both; the check compares the metadata that zarr takes.
+    warnings.filterwarnings("ignore", message="Both zarr.json")
     parts = read_provenance(references, storage_options=options["storage_options"]).parts
     with progress_bar("Comparing", quiet=quiet, unit="files" if parts else "bytes") as progress:
         report = validate(references, progress=progress, **options)
