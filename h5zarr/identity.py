@@ -1,4 +1,4 @@
-"""What tells a file from a later version of it, and whether it is still that one."""
+"""Asking what tells a file from a later version of it, and whether it is still that one."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import errno
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from fsspec import AbstractFileSystem
@@ -22,12 +20,12 @@ from h5zarr.errors import (
 )
 from h5zarr.model import SourceIdentity
 from h5zarr.prefetch import one_line, redact
+from h5zarr.versions import difference, told_identity
 
 _SECONDS_BEFORE_ATTEMPTS = (0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 _TRANSIENT_STATUS = (408, 429, 500, 502, 503, 504)
 _BROKEN = (errno.ECONNABORTED, errno.ECONNRESET, errno.EPIPE, errno.ETIMEDOUT)
 _GONE = (404, 410)
-_TIME_KEYS = ("mtime", "LastModified", "last_modified", "updated", "Last-Modified")
 
 
 def remote_identity(filesystem: AbstractFileSystem, path: str, url: str) -> SourceIdentity:
@@ -51,32 +49,12 @@ def remote_identity(filesystem: AbstractFileSystem, path: str, url: str) -> Sour
         info = _fresh_info(filesystem, path)
     if info.get("type") == "directory":
         raise NotHDF5Error(f"{redact(url)}: is a folder, not an HDF5 file; name one file")
-    return SourceIdentity(
-        url=url, byte_length=info.get("size"), modified=_modified(info), etag=_entity_tag(info)
-    )
+    return told_identity(url, info, info.get("size"))
 
 
 def local_identity(status: os.stat_result, url: str) -> SourceIdentity:
     """Return the identity of a file on this machine."""
     return SourceIdentity(url=url, byte_length=status.st_size, modified=status.st_mtime)
-
-
-def difference(before: SourceIdentity, after: SourceIdentity) -> str | None:
-    """Return what tells that a file is another one, in words; None where nothing does.
-
-    A time counts only where there are no entity tags: the same content may have been put there again.
-    Of a file and a copy of it neither counts.
-    """
-    names = {"byte_length": "length in bytes", "modified": "time of modification", "etag": "ETag"}
-    if before.etag is not None and after.etag is not None:
-        del names["modified"]
-    if before.is_local_copy != after.is_local_copy:
-        names = {"byte_length": names["byte_length"]}
-    for field, words in names.items():
-        old, new = getattr(before, field), getattr(after, field)
-        if old is not None and new is not None and old != new:
-            return f"its {words} was {old} and is {new}"
-    return None
 
 
 @contextlib.contextmanager
@@ -206,35 +184,3 @@ def _is_transient(error: BaseException | None) -> bool:
         return isinstance(error, TimeoutError) or error.errno in _BROKEN
     # A connection that ends before the answer is none of Python's own errors in aiohttp.
     return type(error).__name__ in ("ServerDisconnectedError", "ClientPayloadError")
-
-
-def _entity_tag(info: Mapping[str, Any]) -> str | None:
-    """Return the entity tag without quotes, and without what tells a weak one (RFC 9110, section 8.8.3).
-
-    Servers give the same file a weak tag at first, and a strong one when it is a second old.
-    """
-    etag = info.get("ETag") or info.get("etag")
-    return etag.removeprefix("W/").strip('"') if isinstance(etag, str) else None
-
-
-def _modified(info: Mapping[str, Any]) -> float | None:
-    """Return the time of modification from whatever key the filesystem uses."""
-    for key in _TIME_KEYS:
-        value = info.get(key)
-        if isinstance(value, str):
-            value = _parsed_time(value)
-        if isinstance(value, datetime):
-            return value.timestamp()
-        if isinstance(value, (int, float)):
-            return float(value)
-    return None
-
-
-def _parsed_time(text: str) -> datetime | None:
-    """Return a time as JSON (RFC 3339) or HTTP (RFC 9110) have it."""
-    for parse in (datetime.fromisoformat, parsedate_to_datetime):
-        try:
-            return parse(text)
-        except ValueError:
-            continue
-    return None

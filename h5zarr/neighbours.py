@@ -21,10 +21,10 @@ from h5zarr.errors import (
     SourceNotFoundError,
     UntranslatableError,
 )
-from h5zarr.identity import difference
 from h5zarr.model import SourceIdentity
 from h5zarr.prefetch import holds_credentials, one_line
 from h5zarr.source import identify
+from h5zarr.versions import difference
 
 _WITH_QUERIES = ("http", "https")
 

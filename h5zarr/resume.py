@@ -8,12 +8,12 @@ from importlib.metadata import version
 from typing import Any
 
 from h5zarr.errors import ReferencesError, SourceError
-from h5zarr.identity import difference
 from h5zarr.model import JSON, Selection, SourceIdentity
 from h5zarr.neighbours import Neighbourhood
 from h5zarr.references.formats import read_provenance
 from h5zarr.references.provenance import Provenance
 from h5zarr.source import identify, local_path, local_url
+from h5zarr.versions import difference
 
 
 def provenance_if_current(

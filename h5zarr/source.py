@@ -30,7 +30,6 @@ from h5zarr.errors import (
     SourceNotFoundError,
 )
 from h5zarr.identity import (
-    difference,
     local_identity,
     remote_identity,
     source_errors,
@@ -49,6 +48,7 @@ from h5zarr.prefetch import (
 )
 from h5zarr.protocols import LOCAL, is_local
 from h5zarr.streams import check_signature, empty_file, open_hdf5, open_stream
+from h5zarr.versions import difference
 
 Source: TypeAlias = str | os.PathLike[str] | IO[bytes] | h5py.File
 """What can be scanned."""

@@ -21,7 +21,6 @@ from fsspec.utils import stringify_path
 from h5zarr.compare_arrays import READ_ERRORS, Progress, choose_blocks, compare_values, one_line
 from h5zarr.consumer import OpenReferences, References, open_references
 from h5zarr.errors import GroupNotFoundError, ReferencesError
-from h5zarr.identity import difference
 from h5zarr.link_paths import leads_out
 from h5zarr.linked_files import LinkedFiles
 from h5zarr.model import Part, SourceIdentity
@@ -34,6 +33,7 @@ from h5zarr.references.formats import format_of, repository_version
 from h5zarr.references.provenance import Provenance
 from h5zarr.report import Findings, Kind, Mismatch, ValidationReport, summed
 from h5zarr.source import OpenSource, identify, local_path, local_url, open_source
+from h5zarr.versions import difference
 from h5zarr.workers import Work, run_in_executor, run_in_processes
 
 __all__ = ["Kind", "Mismatch", "ValidationReport", "validate"]

@@ -235,7 +235,7 @@ def test_progress_counts_up_to_the_total(file_path: Path) -> None:
 # Imports ---------------------------------------------------------------------------------
 
 ORDER_TEXT = """
-    errors model text protocols
+    errors model text versions protocols
     _native _json_rows compiled _fallback libhdf5
     filter_registry fragile_filters chunk_form filters file_image
     sequences dtype_json attributes dimensions datatypes inline_values translator

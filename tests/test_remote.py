@@ -42,13 +42,13 @@ from h5zarr.errors import (
     SourceNotFoundError,
     UntranslatableError,
 )
-from h5zarr.identity import difference
 from h5zarr.model import FetchStatistics, SourceIdentity
 from h5zarr.neighbours import Neighbourhood
 from h5zarr.output import output_errors
 from h5zarr.prefetch import holds_credentials, redact
 from h5zarr.report import Kind
 from h5zarr.source import identify, open_source
+from h5zarr.versions import difference
 
 pytestmark = pytest.mark.filterwarnings(CODEC_WARNING)
 

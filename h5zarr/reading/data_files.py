@@ -16,12 +16,13 @@ from fsspec import AbstractFileSystem
 from fsspec.core import split_protocol, strip_protocol, url_to_fs
 
 from h5zarr.errors import SourceChangedError
-from h5zarr.identity import difference, local_identity, remote_identity, source_errors
+from h5zarr.identity import local_identity, remote_identity, source_errors
 from h5zarr.model import SourceIdentity
 from h5zarr.prefetch import Span, connection_options, redact
 from h5zarr.prefetch.fetch import Fetcher
 from h5zarr.protocols import is_local, options_of
 from h5zarr.reading.lookup import Reference
+from h5zarr.versions import difference
 
 Content = bytes | memoryview
 

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from h5zarr.errors import SourceChangedError
-from h5zarr.identity import difference, still_there, unchanged
+from h5zarr.identity import still_there, unchanged
 from h5zarr.model import Hierarchy, SourceIdentity
 from h5zarr.prefetch import redact
 from h5zarr.references.provenance import known_files
 from h5zarr.references.stored_bytes import cut_off
 from h5zarr.source import identify
+from h5zarr.versions import difference
 
 _ASKED_AT_ONCE = 16
 
