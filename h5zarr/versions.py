@@ -45,6 +45,19 @@ def difference(before: SourceIdentity, after: SourceIdentity) -> str | None:
     return None
 
 
+def tells_as_much(told: SourceIdentity, known: SourceIdentity) -> bool:
+    """Return whether `difference` compares all that is known of a file with what was told of it.
+
+    Where not, another version might have passed for the known one.
+    """
+    if known.is_local_copy != told.is_local_copy:
+        return known.byte_length is None or told.byte_length is not None
+    if known.etag is not None and told.etag is not None:
+        return True
+    fields = ("byte_length", "modified", "etag")
+    return all(getattr(told, field) is not None for field in fields if getattr(known, field) is not None)
+
+
 def _entity_tag(told: Mapping[str, Any]) -> str | None:
     """Return the entity tag without quotes, and without what tells a weak one (RFC 9110, section 8.8.3).
 

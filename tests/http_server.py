@@ -24,6 +24,8 @@ class RangeServer(ThreadingHTTPServer):
         """Status with which everything is refused."""
         self.forbidden: frozenset[str] = frozenset()
         """Paths that are refused with 403."""
+        self.untold: frozenset[str] = frozenset()
+        """Headers that answers are without."""
         self.requests: list[tuple[str, str, str | None]] = []
         """Method, path and range of each request."""
 
@@ -71,7 +73,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, status: int, headers: dict[str, str], body: bytes, *, with_body: bool) -> None:
         self.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(body))}.items():
-            self.send_header(name, value)
+            if name not in self.server.untold:
+                self.send_header(name, value)
         self.end_headers()
         if with_body:
             self.wfile.write(body)

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from fsspec import AbstractFileSystem
 
 from h5zarr.errors import SourceError, SourceNotFoundError
-from h5zarr.model import FetchStatistics
+from h5zarr.model import FetchStatistics, SourceIdentity
 from h5zarr.prefetch.ranges import LinkSpeed, Span
 from h5zarr.prefetch.redact import describe, redact
 from h5zarr.prefetch.transports import (
@@ -75,7 +75,17 @@ class Fetcher:
     @property
     def entity_tag(self) -> str | None:
         """The entity tag that every answer had; None where one had none, or a weak one."""
-        return self._transport.entity_tag
+        return None if self._transport.answers is None else self._transport.answers.entity_tag
+
+    @property
+    def answers_tell(self) -> bool:
+        """Whether the answers tell what version of the file they are of, as far as the server does."""
+        return self._transport.answers is not None
+
+    @property
+    def told(self) -> SourceIdentity | None:
+        """What every answer told of the file; None where they tell nothing, or there was none yet."""
+        return None if self._transport.answers is None else self._transport.answers.told
 
     def begin(self) -> None:
         """Start to fetch the beginning of the file, while the caller asks for its length and entity tag."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -13,11 +12,11 @@ import aiohttp
 from fsspec import AbstractFileSystem
 
 from h5zarr.errors import SourceChangedError, SourceError, SourceNotFoundError
+from h5zarr.prefetch.answers import CONTENT_RANGE, Answers, total_length
 from h5zarr.prefetch.ranges import Span
 from h5zarr.prefetch.redact import describe, redact
 from h5zarr.prefetch.transports import AsyncTransport, Outcome, ThrottledError, TransientError
 
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _THROTTLED = (429, 503)
 
 
@@ -27,14 +26,7 @@ class HTTPTransport(AsyncTransport):
     def __init__(self, filesystem: AbstractFileSystem, path: str) -> None:
         super().__init__(filesystem, path)
         self._name = redact(path)
-        self._etag: str | None = None
-        self._all_have_etag = True
-
-    @property
-    def entity_tag(self) -> str | None:
-        """The entity tag that every answer had, without quotes; None where one had none or a weak one."""
-        is_strong = self._etag is not None and not self._etag.startswith("W/")
-        return self._etag.strip('"') if self._etag and is_strong and self._all_have_etag else None
+        self._answers = self.answers = Answers(self._name)
 
     def begin(self, byte_length: int) -> Future[Outcome]:
         """Start to fetch the beginning of the file, of which the length is not known yet."""
@@ -78,13 +70,16 @@ class HTTPTransport(AsyncTransport):
             raise SourceError(f"{self._name}: HTTP status {status}")
 
     def _check_headers(self, status: int, headers: Mapping[str, str], span: Span, may_be_short: bool) -> None:
-        self._check_etag(headers.get("ETag"))
         if headers.get("Content-Encoding", "identity") != "identity":
             raise SourceError(f"{self._name}: the server compresses ranges, though asked not to")
         if status == 200:
-            self._check_whole(headers.get("Content-Length", ""), span, may_be_short)
+            content_length = headers.get("Content-Length", "")
+            self._answers.note(headers, int(content_length) if content_length.isdecimal() else None)
+            self._check_whole(content_length, span, may_be_short)
         else:
-            self._check_content_range(headers.get("Content-Range", ""), span, may_be_short)
+            content_range = headers.get("Content-Range", "")
+            self._answers.note(headers, total_length(content_range))
+            self._check_content_range(content_range, span, may_be_short)
 
     def _check_whole(self, content_length: str, span: Span, may_be_short: bool) -> None:
         """Refuse an answer with the whole file, unless that is what was asked for."""
@@ -93,7 +88,7 @@ class HTTPTransport(AsyncTransport):
             raise no_range_support(self._name)
 
     def _check_content_range(self, content_range: str, span: Span, may_be_short: bool) -> None:
-        matched = _CONTENT_RANGE.fullmatch(content_range.strip())
+        matched = CONTENT_RANGE.fullmatch(content_range.strip())
         end = span.end
         if matched is not None and may_be_short and matched[3] != "*":
             end = min(end, int(matched[3]))
@@ -102,12 +97,6 @@ class HTTPTransport(AsyncTransport):
                 f"{self._name}: asked for bytes {span.byte_offset}-{span.end - 1}, the server answers with"
                 f" Content-Range {content_range or 'missing'}; download the file instead"
             )
-
-    def _check_etag(self, etag: str | None) -> None:
-        if self._etag is not None and etag is not None and etag != self._etag:
-            raise SourceChangedError(f"{self._name}: changed while it was read; try again")
-        self._etag = self._etag or etag
-        self._all_have_etag = self._all_have_etag and etag is not None
 
 
 def no_range_support(name: str) -> SourceError:

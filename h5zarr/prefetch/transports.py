@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from fsspec import AbstractFileSystem
 from fsspec.asyn import sync
 
+from h5zarr.prefetch.answers import Answers
 from h5zarr.prefetch.ranges import Span
 
 ASYNC_CONNECTIONS = 250
@@ -43,10 +44,8 @@ class Transport(Protocol):
 
     connections: int
     """Most requests under way at a time."""
-
-    @property
-    def entity_tag(self) -> str | None:
-        """The entity tag that every answer had (RFC 9110, section 8.8.3); None where it cannot be told."""
+    answers: Answers | None
+    """What the answers tell of the version of the file; None where only their bytes are to be had."""
 
     def begin(self, byte_length: int) -> Future[Outcome] | None:
         """Start to fetch the beginning of the file, of which the length is not known yet.
@@ -71,16 +70,12 @@ class AsyncTransport:
 
     def __init__(self, filesystem: AbstractFileSystem, path: str) -> None:
         self.connections = ASYNC_CONNECTIONS
+        self.answers: Answers | None = None
         self._filesystem = filesystem
         self._path = path
 
-    @property
-    def entity_tag(self) -> str | None:
-        """None: fsspec passes on the bytes only."""
-        return None
-
     def begin(self, byte_length: int) -> Future[Outcome] | None:
-        """Return None: see `entity_tag`."""
+        """Return None: fsspec passes on the bytes only."""
         return None
 
     def fetch(self, spans: Sequence[Span]) -> list[Outcome]:
@@ -115,16 +110,12 @@ class ThreadTransport:
 
     def __init__(self, filesystem: AbstractFileSystem, path: str) -> None:
         self.connections = THREAD_CONNECTIONS
+        self.answers: Answers | None = None
         self._filesystem = filesystem
         self._path = path
 
-    @property
-    def entity_tag(self) -> str | None:
-        """None: fsspec passes on the bytes only."""
-        return None
-
     def begin(self, byte_length: int) -> Future[Outcome] | None:
-        """Return None: see `entity_tag`."""
+        """Return None: fsspec passes on the bytes only."""
         return None
 
     def fetch(self, spans: Sequence[Span]) -> list[Outcome]:
@@ -154,4 +145,9 @@ def transport_for(filesystem: AbstractFileSystem, path: str) -> Transport:
         from h5zarr.prefetch.http_transport import HTTPTransport
 
         return HTTPTransport(filesystem, path)
+    if "s3" in protocols and hasattr(filesystem, "_call_s3"):
+        # Nor s3fs.
+        from h5zarr.prefetch.s3_transport import S3Transport
+
+        return S3Transport(filesystem, path)
     return AsyncTransport(filesystem, path)
