@@ -10,7 +10,7 @@ import functools
 import io
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, TypeAlias
@@ -202,7 +202,7 @@ def _open_remote(filesystem: AbstractFileSystem, path: str, url: str, way: _Way)
     if identity.byte_length == 0:
         raise empty_file(redact(url))
     ask = functools.partial(remote_identity, filesystem, path, url)
-    way.stack.enter_context(unchanged(redact(url), still_there(ask, identity)))
+    way.stack.enter_context(unchanged(redact(url), _changes(fetcher, ask, identity)))
     with source_errors(url):
         if identity.byte_length is None or _is_chained(url):
             remote = None
@@ -214,6 +214,19 @@ def _open_remote(filesystem: AbstractFileSystem, path: str, url: str, way: _Way)
     file = open_stream(way.stack.enter_context(stream), redact(url), way.stack)
     identity = replace(identity, url=way.public_url or url)
     return OpenSource(file=file, identity=identity, url=url, remote=remote)
+
+
+def _changes(
+    fetcher: Fetcher, ask: Callable[[], SourceIdentity], before: SourceIdentity
+) -> Callable[[], str | None]:
+    """Return a function that tells how answers, or the file as it is then, differ from the file before."""
+
+    def find_difference() -> str | None:
+        told = fetcher.told
+        found = None if told is None else difference(before, told)
+        return found or still_there(ask, before)()
+
+    return find_difference
 
 
 def _open_fsspec_file(source: OpenFile, way: _Way) -> OpenSource:
