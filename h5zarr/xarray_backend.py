@@ -73,7 +73,9 @@ class H5zarrBackend(BackendEntrypoint):
     follow_external
         Whether a scan opens files outside of the source's own folder, which the source names.
     check_source
-        Whether it is an error if a file is not the one any more that references were made of.
+        Whether it is an error if a file is not the one any more that references were made of. Of remote
+        files the answers to each read tell that, by ETag, or by time and length; where a filesystem passes on
+        no more than bytes (any but S3 and HTTP), the file is looked at after each read.
     """
 
     description = "Open HDF5 and netCDF-4 files, and references to them, through Zarr with h5zarr"

@@ -46,7 +46,6 @@ from h5zarr.errors import (
     SourceError,
     SourceNotFoundError,
 )
-from h5zarr.reading import data_files
 from h5zarr.reading.chunk_pipeline import ReferencePipeline, use_reference_pipeline
 from h5zarr.reading.store_opening import open_store
 from h5zarr.references import kerchunk_json, kerchunk_parquet
@@ -715,10 +714,7 @@ def test_changed_file_on_demand(climate: Path, server: RangeServer) -> None:
         xr.testing.assert_identical(found, expected(climate))
 
 
-def test_changed_object_is_noticed(
-    bucket: Any, s3_options: dict[str, Any], climate: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(data_files, "SECONDS_BETWEEN_LOOKS", 0.0)
+def test_changed_object_is_noticed(bucket: Any, s3_options: dict[str, Any], climate: Path) -> None:
     bucket.put_file(str(climate), f"{BUCKET}/changing.nc")
     dataset = opened(f"s3://{BUCKET}/changing.nc", storage_options=s3_options)
     rewrite(climate)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import FileIO
@@ -21,8 +20,9 @@ from h5zarr.model import SourceIdentity
 from h5zarr.prefetch import Span, connection_options, redact
 from h5zarr.prefetch.fetch import Fetcher
 from h5zarr.protocols import is_local, options_of
+from h5zarr.reading.looks import SharedLooks
 from h5zarr.reading.lookup import Reference
-from h5zarr.versions import difference
+from h5zarr.versions import difference, tells_as_much
 
 Content = bytes | memoryview
 
@@ -30,8 +30,6 @@ _LARGEST_REMOTE_GAP_BYTES = 64 * 1024
 _LARGEST_LOCAL_GAP_BYTES = 4 * 1024
 """Ranges of a file that are nearer to one another are read as one (bytes)."""
 _LARGEST_REQUEST_BYTES = 2**20
-SECONDS_BETWEEN_LOOKS = 10.0
-"""For how long a remote file is taken to stay the same, where its answers do not tell (seconds)."""
 
 
 def reach(url: str, storage_options: Mapping[str, Any]) -> tuple[AbstractFileSystem, str]:
@@ -68,8 +66,9 @@ class DataPlaces:
     """What relative local paths begin at."""
     urls: Mapping[str, str] = field(default_factory=dict)
     """Where to read a file instead of where references say."""
-    identities: tuple[SourceIdentity, ...] = ()
-    """What is known of the files that references were made of, by which another file is noticed."""
+    identities: tuple[SourceIdentity, ...] | None = ()
+    """What is known of the files that references were made of, by which another file is noticed. None: files
+    are not looked at."""
 
 
 class DataFiles:
@@ -83,7 +82,7 @@ class DataFiles:
 
     def __init__(self, places: DataPlaces) -> None:
         self._places = places
-        self._identities = {identity.url: identity for identity in places.identities}
+        self._identities = {identity.url: identity for identity in places.identities or ()}
         self._remote_files: dict[str, _RemoteFile] = {}
         self._process = os.getpid()
         self._lock = threading.Lock()
@@ -150,7 +149,10 @@ class DataFiles:
             if url not in self._remote_files:
                 with source_errors(url):
                     filesystem, path = reach(url, self._places.storage_options)
-                    self._remote_files[url] = _RemoteFile(url, before, filesystem, path)
+                    is_looked_at = self._places.identities is not None
+                    self._remote_files[url] = _RemoteFile(
+                        url, before, filesystem, path, is_looked_at=is_looked_at
+                    )
             return self._remote_files[url]
 
 
@@ -182,44 +184,101 @@ def _too_short(url: str, reference: Reference, end: int) -> SourceChangedError:
 
 
 class _RemoteFile:
-    """A remote file, which is looked at now and then: is it still the one that references were made of?"""
+    """A remote file, of which all bytes must be of the version that references were made of.
+
+    Where references tell of none, all must be of one version. Answers tell of which they are, or the file is
+    looked at after they came.
+    """
 
     def __init__(
-        self, url: str, before: SourceIdentity | None, filesystem: AbstractFileSystem, path: str
+        self,
+        url: str,
+        before: SourceIdentity | None,
+        filesystem: AbstractFileSystem,
+        path: str,
+        *,
+        is_looked_at: bool,
     ) -> None:
         self._url, self._before = url, before
         self._filesystem, self._path = filesystem, path
+        self._is_looked_at = is_looked_at
         self._fetcher = Fetcher(filesystem, path)
-        self._looking = threading.Lock()
-        self._next_look = 0.0
+        self._looks = SharedLooks(self._look)
+        self._seen: SourceIdentity | None = None
 
     def read(self, references: Sequence[Reference]) -> Iterator[Content]:
         """Yield the bytes that references point to."""
         if any(reference.byte_length is None for reference in references):
-            with source_errors(self._url):
-                content: bytes = self._filesystem.cat_file(self._path)
-            if self._before is not None:
-                self._verify(self._before)
-            yield from [content] * len(references)
+            yield from [self._whole()] * len(references)
             return
         runs = _runs(references, _LARGEST_REMOTE_GAP_BYTES)
         spans = [list(run.spans()) for run in runs]
-        wanted = list(itertools.chain.from_iterable(spans))
-        pieces = iter(self._fetcher.fetch(wanted) if wanted else [])
-        if self._before is not None:
-            self._verify(self._before)
+        pieces = iter(self._fetch(list(itertools.chain.from_iterable(spans))))
         for run, parts in zip(runs, spans, strict=True):
             yield from run.contents(list(itertools.islice(pieces, len(parts))))
 
-    def _verify(self, before: SourceIdentity) -> None:
-        tag = self._fetcher.entity_tag
-        if tag is not None and before.etag is not None:
-            _check(self._url, before, SourceIdentity(url=self._url, etag=tag))
-            return
-        with self._looking:
-            if time.monotonic() >= self._next_look:
-                _check(self._url, before, remote_identity(self._filesystem, self._path, self._url))
-                self._next_look = time.monotonic() + SECONDS_BETWEEN_LOOKS
+    def _whole(self) -> bytes:
+        # Some servers tell of a file without being asked for its content that it is empty.
+        byte_length = self._byte_length() if self._is_looked_at else None
+        if byte_length:
+            return self._fetch([Span(byte_offset=0, byte_length=byte_length)])[0]
+        with source_errors(self._url):
+            content: bytes = self._filesystem.cat_file(self._path)
+        if self._is_looked_at:
+            self._looks.look()
+        return content
+
+    def _byte_length(self) -> int | None:
+        """Return the length of the file (bytes); None where nothing tells it."""
+        if self._before is not None and self._before.byte_length is not None:
+            return self._before.byte_length
+        self._looks.look()
+        return None if self._seen is None else self._seen.byte_length
+
+    def _fetch(self, spans: Sequence[Span]) -> list[bytes]:
+        """Return the bytes of each span, all of the right version."""
+        if not spans:
+            return []
+        if self._is_looked_at and not self._fetcher.answers_tell and not self._is_known():
+            self._looks.look()
+        contents = self._fetcher.fetch(spans)
+        if self._is_looked_at and not self._answers_suffice():
+            self._looks.look()
+        return contents
+
+    def _is_known(self) -> bool:
+        """Return whether a look can tell if bytes are of another version that came before it."""
+        before = self._before
+        told = before is not None and (before.etag is not None or before.modified is not None)
+        return self._seen is not None or (before is not None and told and not before.is_local_copy)
+
+    def _answers_suffice(self) -> bool:
+        """Return whether the answers tell all that a look could."""
+        told = self._fetcher.told
+        if told is None:
+            return False
+        self._compare(told)
+        return self._before is None or tells_as_much(told, self._before)
+
+    def _look(self) -> None:
+        now = remote_identity(self._filesystem, self._path, self._url)
+        self._compare(now)
+        if self._fetcher.told is not None:
+            self._check_same(self._fetcher.told, now)
+        self._seen = self._seen or now
+
+    def _compare(self, now: SourceIdentity) -> None:
+        """Compare the file with what references and the first look tell of it."""
+        _check(self._url, self._before, now)
+        if self._seen is not None:
+            self._check_same(self._seen, now)
+
+    def _check_same(self, known: SourceIdentity, now: SourceIdentity) -> None:
+        found = difference(known, now)
+        if found is not None:
+            raise SourceChangedError(
+                f"{redact(self._url)}: changed while it was read: {found}; open it again"
+            )
 
 
 @dataclass(kw_only=True, slots=True)

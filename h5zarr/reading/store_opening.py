@@ -77,7 +77,7 @@ class StoreOptions:
 
     def places(self, origin: Provenance) -> DataPlaces:
         """Return where the files are that references point into."""
-        identities = tuple(provenance.known_files(origin)) if self.check_source else ()
+        identities = tuple(provenance.known_files(origin)) if self.check_source else None
         options = self.storage_options if self.remote_options is None else self.remote_options
         return DataPlaces(storage_options=options or {}, protocol=self.remote_protocol, identities=identities)
 
