@@ -6,6 +6,7 @@ import asyncio
 import functools
 import hashlib
 import io
+import json
 import os
 import threading
 import time
@@ -326,6 +327,16 @@ def test_no_looks_on_demand(make: Callable[..., Any], place: Place, tmp_path: Pa
     place.asked.clear()
     assert first(dataset) == {1}
     assert set(place.asked) <= {"get_object", "GET", "read"}
+
+
+@pytest.mark.parametrize("cache", ["simplecache", "blockcache"])
+def test_references_of_others_through_a_cache(cache: str, server: RangeServer, tmp_path: Path) -> None:
+    """Not all caches of fsspec can be asked for a file."""
+    place = served(server)
+    place.put(content(1))
+    references = json.dumps(of_others(place, tmp_path)).replace(place.url, f"{cache}::{place.url}")
+    dataset = opened(place, json.loads(references))
+    assert first(dataset) == second(dataset) == {1}
 
 
 def test_replaced_between_bytes_and_look(tmp_path: Path) -> None:

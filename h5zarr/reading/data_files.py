@@ -13,6 +13,7 @@ from typing import Any
 
 from fsspec import AbstractFileSystem
 from fsspec.core import split_protocol, strip_protocol, url_to_fs
+from fsspec.implementations.cached import CachingFileSystem
 
 from h5zarr.errors import SourceChangedError
 from h5zarr.identity import local_identity, remote_identity, source_errors
@@ -149,7 +150,9 @@ class DataFiles:
             if url not in self._remote_files:
                 with source_errors(url):
                     filesystem, path = reach(url, self._places.storage_options)
-                    is_looked_at = self._places.identities is not None
+                    # Copies that a filesystem keeps stay as they are, whatever becomes of the file.
+                    keeps_copies = before is None and isinstance(filesystem, CachingFileSystem)
+                    is_looked_at = self._places.identities is not None and not keeps_copies
                     self._remote_files[url] = _RemoteFile(
                         url, before, filesystem, path, is_looked_at=is_looked_at
                     )
