@@ -255,6 +255,10 @@ def other_data_type(document: Document) -> None:
     edit(document, "plain", lambda own: own.update(data_type="uint32"))
 
 
+def chunk_grid_of_another_kind(document: Document) -> None:
+    edit(document, "plain", lambda own: own["chunk_grid"]["configuration"].update(chunk_shape=[[40], 8]))
+
+
 def changed_text_attribute(document: Document) -> None:
     edit(document, "deflated", lambda own: own["attributes"].update(units="degC"))
 
@@ -411,6 +415,13 @@ def test_mutant_is_caught_and_its_place_named(
     report = validate(sound)
     assert not report.ok
     assert (path, str(kind), chunk_coords) in places(report)
+
+
+@pytest.mark.filterwarnings("ignore:.*which only a rectilinear chunk grid can declare")
+def test_grid_that_is_regular_by_name_only(sound: Document) -> None:
+    """zarr-python from 3.4 on reads it with a warning, but has no chunk shape then."""
+    chunk_grid_of_another_kind(sound)
+    assert ("/plain", "unreadable", None) in places(validate(sound))
 
 
 @pytest.mark.parametrize("mutate", [moved_byte_offset, swapped, other_inline, dropped_fill_only])
@@ -869,6 +880,21 @@ def test_huge_sparse_array_is_compared_where_something_is(tmp_path: Path) -> Non
     edit(document, "huge", lambda own: own.update(fill_value=5))
     del document["refs"][f"huge/c/{2**26}/1"]
     assert places(validate(document)) == {("/huge", "missing reference", (2**26, 1))}
+
+
+def test_many_chunks_in_shards_are_all_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("h5zarr.compare_arrays._SPARSE_CHUNKS", 64)
+    with h5py.File(tmp_path / "many.h5", "w") as file:
+        file.create_dataset("x", data=np.arange(200, dtype="<i4"), chunks=(2,))
+    convert(tmp_path / "many.h5", tmp_path / "many.zarr", shard_bytes=200)
+    report = validate(tmp_path / "many.zarr")
+    assert report.ok
+    assert report.chunks_compared == 100
+    shards = sorted((tmp_path / "many.zarr/x/c").iterdir(), key=lambda path: int(path.name))
+    assert 1 < len(shards) < 50
+    stored = shards[-2].read_bytes()
+    shards[-2].write_bytes(b"\xff" * 4 + stored[4:])
+    assert {kind for _, kind, _ in places(validate(tmp_path / "many.zarr"))} == {"values"}
 
 
 def test_chunks_that_are_never_filled(tmp_path: Path) -> None:
