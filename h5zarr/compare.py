@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -248,6 +248,22 @@ def json_equal(expected: JSON, found: JSON) -> bool:
     if _is_number(expected) and _is_number(found):
         return _same_number(expected, found)
     return type(expected) is type(found) and bool(expected == found)
+
+
+def json_same(expected: JSON, found: JSON) -> bool:
+    """Return whether JSON is equal, its integers integers: xarray gives data the type of 1 or that of 1.0."""
+    return json_equal(expected, found) and list(_number_types(expected)) == list(_number_types(found))
+
+
+def _number_types(value: JSON) -> Iterator[type]:
+    if isinstance(value, dict):
+        for name in sorted(value):
+            yield from _number_types(value[name])
+    elif isinstance(value, list):
+        for item in value:
+            yield from _number_types(item)
+    elif _is_number(value):
+        yield type(value)
 
 
 def _same_objects(expected: dict[str, JSON], found: dict[str, JSON]) -> bool:

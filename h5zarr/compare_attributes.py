@@ -5,14 +5,14 @@ from __future__ import annotations
 import base64
 import binascii
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import h5py
 import numpy as np
 
-from h5zarr.compare import NamesOf, json_equal, json_form
+from h5zarr.compare import NamesOf, json_equal, json_form, json_same
 from h5zarr.model import JSON
 
 _ALWAYS_HIDDEN = frozenset(
@@ -27,8 +27,8 @@ _HIDDEN_OF_SCALES = _ALWAYS_HIDDEN | {"CLASS", "NAME"}
 # Names that users may give to attributes of their own: only the datatype tells.
 _OF_DIMENSION_SCALES = frozenset({"DIMENSION_LIST", "REFERENCE_LIST"})
 _PLACEHOLDER = b"This is a netCDF dimension but not a netCDF variable"
-_ADDED = frozenset({"flag_values", "flag_meanings"})
-_ADDED_PREFIXES = ("h5zarr", "hdf5_")
+_LINKS = "hdf5_links"
+_MASKED_KINDS = "biufc"
 _READ_ERRORS = (OSError, RuntimeError, ValueError, TypeError, KeyError, OverflowError)
 
 
@@ -42,11 +42,6 @@ class AttributeDifference:
     """What it should be; None where HDF5 does not have it."""
     found: JSON
     """What it is; None where Zarr does not have it."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Null:
-    """What stands for the value of an attribute that has no elements."""
 
 
 def is_placeholder(dataset: h5py.Dataset) -> bool:
@@ -71,12 +66,31 @@ def _raw_text(node: h5py.Dataset | h5py.Group, name: str) -> bytes:
     return bytes(value).rstrip(b"\0") if isinstance(value, bytes) else b""
 
 
+def with_mask(attributes: Mapping[str, JSON], fill_value: Any, array_kind: str) -> dict[str, JSON]:
+    """Return attributes of a Zarr v2 array as xarray has them: it masks ``fill_value``, if there is one.
+
+    Parameters
+    ----------
+    attributes
+        What stands in ``.zattrs``.
+    fill_value
+        That of the array; None where it is null.
+    array_kind
+        Kind of the array's NumPy data type; xarray masks numbers.
+    """
+    if fill_value is None or array_kind not in _MASKED_KINDS:
+        return dict(attributes)
+    number = fill_value.item()
+    return {**attributes, "_FillValue": [number.real, number.imag] if array_kind == "c" else number}
+
+
 def attribute_differences(
     node: h5py.Dataset | h5py.Group,
     found: Mapping[str, JSON],
     *,
     reported: frozenset[str],
     names_of: NamesOf,
+    own_names: Container[str] = (),
     array_kind: str | None = None,
     zarr_format: int = 3,
 ) -> Iterator[AttributeDifference]:
@@ -87,11 +101,13 @@ def attribute_differences(
     node
         The HDF5 object.
     found
-        Attributes of the Zarr node.
+        Attributes of the Zarr node; of a Zarr v2 array, as `with_mask` returns them.
     reported
         Names of attributes that the references report as left out.
     names_of
         Names of the objects that references point to.
+    own_names
+        Paths of the object, which ``hdf5_links`` may tell.
     array_kind
         Kind of the Zarr array's NumPy data type, which decides how ``_FillValue`` is encoded; None for
         a group.
@@ -102,13 +118,14 @@ def attribute_differences(
     is_dataset_scale = isinstance(node, h5py.Dataset) and is_scale(node)
     hidden = _HIDDEN_OF_SCALES if is_dataset_scale else _ALWAYS_HIDDEN
     hidden |= {name for name in _OF_DIMENSION_SCALES & names if _belongs_to_scales(node, name)}
-    kind = array_kind if zarr_format == 3 else None
+    same_fill = _fill_comparison(array_kind, zarr_format)
     for name in sorted(names):
-        optional = name in hidden or readable(name) in reported or (zarr_format == 2 and name == "_FillValue")
-        if not (name in found or optional) or (name in found and readable(name) not in reported):
-            yield from _difference(node, name, found, names_of, kind)
+        optional = name in hidden or readable(name) in reported
+        if name in found or not optional:
+            same = same_fill if name == "_FillValue" else _same_plain
+            yield from _difference(node, name, found, names_of, same, is_unsigned=array_kind == "u")
     for name in sorted(found.keys() - names):
-        if not _may_be_added(name, names, found, zarr_format):
+        if not _may_be_added(name, names, found, own_names, array_kind, zarr_format):
             yield AttributeDifference(name=name, expected=None, found=found[name])
 
 
@@ -156,12 +173,31 @@ def readable(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _may_be_added(name: str, names: set[str], found: Mapping[str, JSON], zarr_format: int) -> bool:
-    if name == "missing_value":  # carries a _FillValue that xarray could not decode
-        return "_FillValue" in names and "_FillValue" not in found
-    if name == "_ARRAY_DIMENSIONS":
-        return zarr_format == 2
-    return name in _ADDED or name.startswith(_ADDED_PREFIXES)
+def _may_be_added(
+    name: str,
+    names: set[str],
+    found: Mapping[str, JSON],
+    own_names: Container[str],
+    array_kind: str | None,
+    zarr_format: int,
+) -> bool:
+    match name:
+        case "missing_value":  # carries a _FillValue that xarray could not decode
+            return "_FillValue" in names and "_FillValue" not in found
+        case "_FillValue":  # masking NaN changes nothing
+            is_nan = isinstance(found[name], float) and found[name] != found[name]
+            return zarr_format == 2 and array_kind == "f" and is_nan
+        case "_ARRAY_DIMENSIONS":
+            return zarr_format == 2
+        case _:
+            return name == _LINKS and _are_among(found[name], own_names)
+
+
+def _are_among(told: JSON, names: Container[str]) -> bool:
+    return isinstance(told, list) and all(isinstance(name, str) and name in names for name in told)
+
+
+_Comparison = Callable[[str, JSON, Mapping[str, JSON]], bool]
 
 
 def _difference(
@@ -169,7 +205,9 @@ def _difference(
     name: str,
     found: Mapping[str, JSON],
     names_of: NamesOf,
-    array_kind: str | None,
+    same: _Comparison,
+    *,
+    is_unsigned: bool,
 ) -> Iterator[AttributeDifference]:
     try:
         expected = _expected(node, name, names_of)
@@ -177,19 +215,17 @@ def _difference(
         unreadable = f"what h5py cannot read: {' '.join(str(error).split())}"
         yield AttributeDifference(name=name, expected=unreadable, found=found.get(name))
         return
-    if array_kind == "u" and name == "_FillValue" and name not in found:
+    if is_unsigned and name == "_FillValue" and name not in found:
         expected = _as_signed(expected, node, found)
-    same = _same_fill if name == "_FillValue" and array_kind is not None else _same_plain
-    if not same(name, expected, found, array_kind):
-        shown = None if isinstance(expected, _Null) else expected
-        yield AttributeDifference(name=name, expected=shown, found=found.get(name))
+    if not same(name, expected, found):
+        yield AttributeDifference(name=name, expected=expected, found=found.get(name))
 
 
 def _expected(node: h5py.Dataset | h5py.Group, name: str, names_of: NamesOf) -> JSON:
     attribute = h5py.h5a.open(node.id, name.encode("utf-8", "surrogateescape"))
-    if attribute.get_space().get_simple_extent_type() == h5py.h5s.NULL:
-        return _Null()
     dtype = attribute.dtype
+    if attribute.get_space().get_simple_extent_type() == h5py.h5s.NULL:
+        return "" if dtype == "S1" else []  # netCDF writes an empty text so
     values = np.zeros(attribute.shape + dtype.shape, dtype.base)
     # libhdf5 converts no opaque type into one of another tag, and h5py's has none.
     opaque = dtype.kind == "V" and dtype.names is None and dtype.subdtype is None
@@ -197,25 +233,51 @@ def _expected(node: h5py.Dataset | h5py.Group, name: str, names_of: NamesOf) -> 
     return json_form(values[0, ...] if attribute.shape == (1,) else values, dtype.base, names_of)
 
 
-def _same_plain(name: str, expected: JSON, found: Mapping[str, JSON], _: str | None) -> bool:
-    if name not in found:
-        return False
-    if isinstance(expected, _Null):  # netCDF writes an empty text so, and readers show one
-        return found[name] in (None, "", [])
-    return json_equal(expected, found[name])
+def _same_plain(name: str, expected: JSON, found: Mapping[str, JSON]) -> bool:
+    return name in found and json_same(expected, found[name])
 
 
-def _same_fill(name: str, expected: JSON, found: Mapping[str, JSON], array_kind: str | None) -> bool:
-    if name not in found:
-        return _same_plain("missing_value", expected, found, None)
-    if array_kind == "f":
-        return json_equal(_as_double(expected), _decoded(found[name]))
-    if array_kind == "c" and isinstance(found[name], list):
-        parts = expected if isinstance(expected, list) else [expected, 0.0]
-        return json_equal([_as_double(part) for part in parts], [_decoded(part) for part in found[name]])
-    if array_kind == "b":
-        return isinstance(found[name], bool) and found[name] == bool(expected)
-    return json_equal(expected, found[name])
+# _FillValue ------------------------------------------------------------------------------
+
+
+def _fill_comparison(array_kind: str | None, zarr_format: int) -> _Comparison:
+    """Return what compares ``_FillValue``, which is written as the array's data type wants it."""
+    if array_kind is None or array_kind not in _MASKED_KINDS:
+        return _same_as_missing if array_kind is not None else _same_plain
+    decode = _decoded if zarr_format == 3 else _as_double
+
+    def same(name: str, expected: JSON, found: Mapping[str, JSON]) -> bool:
+        if name not in found:
+            return _same_as_missing(name, expected, found)
+        return _same_number(_single(expected), found[name], array_kind, decode)
+
+    return same
+
+
+def _same_as_missing(name: str, expected: JSON, found: Mapping[str, JSON]) -> bool:
+    """Compare with ``missing_value`` where the data type has no form of ``_FillValue``."""
+    return _same_plain(name if name in found else "missing_value", expected, found)
+
+
+def _same_number(expected: JSON, found: JSON, array_kind: str, decode: Callable[[Any], JSON]) -> bool:
+    match array_kind:
+        case "f":
+            return json_equal(_as_double(expected), decode(found))
+        case "c":
+            parts = expected if isinstance(expected, list) else [expected, 0.0]
+            is_pair = isinstance(found, list) and len(found) == len(parts)
+            return is_pair and json_equal(list(map(_as_double, parts)), list(map(decode, found)))
+        case "b":
+            return isinstance(found, bool) and isinstance(expected, int | float) and found == expected
+        case _:
+            return type(found) is int and isinstance(expected, int | float) and found == expected
+
+
+def _single(value: JSON) -> JSON:
+    """Return the only element of nested lists; other lists as they are."""
+    while isinstance(value, list) and len(value) == 1:
+        (value,) = value
+    return value
 
 
 def _as_signed(number: JSON, node: h5py.Dataset | h5py.Group, found: Mapping[str, JSON]) -> JSON:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,11 +22,11 @@ from h5zarr.compare_arrays import (
     missing_references,
     one_line,
 )
-from h5zarr.compare_attributes import attribute_differences, is_placeholder, readable
+from h5zarr.compare_attributes import attribute_differences, is_placeholder, readable, with_mask
 from h5zarr.compare_times import times_of
 from h5zarr.errors import NotFollowedError, SourceError
 from h5zarr.linked_files import LinkedFiles
-from h5zarr.model import Part, Selection, Shape
+from h5zarr.model import JSON, Part, Selection, Shape
 from h5zarr.object_names import (
     ObjectKey,
     ObjectNames,
@@ -152,17 +152,22 @@ class ObjectCheck:
             return
         self._cover(path)
         if self.is_first:
-            self._check_attributes(node, path, group, None)
+            self._check_attributes(node, path, group, dict(group.attrs))
 
     def _check_attributes(
-        self, node: h5py.Group | h5py.Dataset, path: str, zarr_node: Any, array_kind: str | None
+        self,
+        node: h5py.Group | h5py.Dataset,
+        path: str,
+        zarr_node: zarr.Group | zarr.Array[Any],
+        attributes: Mapping[str, JSON],
     ) -> None:
         differences = attribute_differences(
             node,
-            dict(zarr_node.attrs),
+            attributes,
             reported=self._reported_attributes(path),
             names_of=self._names_of,
-            array_kind=array_kind,
+            own_names=self._own_names(path),
+            array_kind=zarr_node.dtype.kind if isinstance(zarr_node, zarr.Array) else None,
             zarr_format=zarr_node.metadata.zarr_format,
         )
         try:
@@ -171,6 +176,11 @@ class ObjectCheck:
                 self.findings.add(path, Kind.ATTRIBUTE, expected, found, attribute=difference.name)
         except READ_ERRORS as error:
             self.findings.add(path, Kind.UNREADABLE_SOURCE, "attributes", one_line(error))
+
+    def _own_names(self, path: str) -> Container[str]:
+        """Return the names of an object; of one in another file, all names that lead to such."""
+        key = object_key(self.file, path)
+        return (self.names.of(key) if key else ()) or self.names.elsewhere
 
     def _reported_attributes(self, path: str) -> frozenset[str]:
         key = object_key(self.file, path)
@@ -193,7 +203,7 @@ class ObjectCheck:
             return
         self._cover(path)
         if self.is_first:
-            self._check_attributes(dataset, path, array, array.dtype.kind)
+            self._check_attributes(dataset, path, array, _attributes_of(array))
         try:
             dtype, shape = dataset.dtype, dataset.shape
         except READ_ERRORS as error:
@@ -314,6 +324,13 @@ class ObjectCheck:
             return False
         dataset = self._get(paths[0])
         return not (isinstance(dataset, h5py.Dataset) and is_placeholder(dataset))
+
+
+def _attributes_of(array: zarr.Array[Any]) -> Mapping[str, JSON]:
+    """Return an array's attributes as xarray has them."""
+    if array.metadata.zarr_format == 3:
+        return dict(array.attrs)
+    return with_mask(dict(array.attrs), array.metadata.fill_value, array.dtype.kind)
 
 
 def _is_in(file: h5py.File, dataset: h5py.Dataset) -> bool:

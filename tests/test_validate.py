@@ -480,7 +480,7 @@ def test_version_2_keys(tmp_path: Path) -> None:
         "shape": [40, 24],
         "chunks": [10, 8],
         "dtype": "<f4",
-        "fill_value": 0.0,
+        "fill_value": None,
         "order": "C",
         "compressor": {"id": "zlib", "level": 4},
         "filters": [{"id": "shuffle", "elementsize": 4}],
@@ -494,6 +494,9 @@ def test_version_2_keys(tmp_path: Path) -> None:
     report = validate(document, source=path)
     assert report.mismatches == ()
     assert report.chunks_compared == 12
+    # xarray would mask zeros, which the file does not.
+    masking = {**document["refs"], "x/.zarray": json.dumps({**array, "fill_value": 0.0})}
+    assert places(validate({"version": 1, "refs": masking}, source=path)) == {("/x", "attribute", None)}
     del document["refs"]["x/2.1"]
     assert ("/x", "missing reference", (2, 1)) in places(validate(document, source=path))
 
