@@ -34,7 +34,7 @@ from h5zarr.object_names import (
     object_key,
     open_object,
 )
-from h5zarr.placement import ChunkAxes, Placement, place
+from h5zarr.placement import ChunkAxes, Placement, covers, place
 from h5zarr.prefetch import PrefetchedFile
 from h5zarr.references.provenance import Provenance
 from h5zarr.report import Findings, Kind
@@ -195,6 +195,8 @@ class ObjectCheck:
 
     def _check_array(self, array: zarr.Array[Any], path: str) -> Iterator[Pair]:
         """Compare an array's description; yield it where its values can be compared."""
+        if self.is_first:
+            self._check_coverage(array, path)
         dataset = self._get(path)
         if not isinstance(dataset, h5py.Dataset):
             if not self._is_label(array):
@@ -239,10 +241,16 @@ class ObjectCheck:
             except NotImplementedError as error:  # of chunks that differ, in a grid that is called regular
                 self.findings.add(path, Kind.UNREADABLE, "a chunk grid", one_line(error))
 
+    def _check_coverage(self, array: zarr.Array[Any], path: str) -> None:
+        """Tell of what no file is compared with: every file alone may be in its place."""
+        parts = self.provenance.parts
+        if parts and not covers(array.path, _dimension_names(array), array.shape, parts):
+            self.findings.add(path, Kind.SHAPE, "what all files cover together", str(array.shape))
+
     def _place(self, array: zarr.Array[Any], own: Shape) -> Placement:
         if self.part is None:
             return Placement(start=(0,) * array.ndim, shape=array.shape)
-        return place(array.path, _dimension_names(array) or (None,) * array.ndim, array.shape, self.part, own)
+        return place(array.path, _dimension_names(array), array.shape, self.part, own)
 
     def _check_dimension_names(
         self, array: zarr.Array[Any], dataset: h5py.Dataset, path: str, found: Placement
@@ -326,6 +334,11 @@ class ObjectCheck:
         return not (isinstance(dataset, h5py.Dataset) and is_placeholder(dataset))
 
 
+def _dimension_names(array: zarr.Array[Any]) -> Sequence[str | None]:
+    told: Any = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+    return told if told and len(told) == array.ndim else (None,) * array.ndim
+
+
 def _attributes_of(array: zarr.Array[Any]) -> Mapping[str, JSON]:
     """Return an array's attributes as xarray has them."""
     if array.metadata.zarr_format == 3:
@@ -335,11 +348,6 @@ def _attributes_of(array: zarr.Array[Any]) -> Mapping[str, JSON]:
 
 def _is_in(file: h5py.File, dataset: h5py.Dataset) -> bool:
     return bool(h5py.h5o.get_info(file.id).fileno == h5py.h5o.get_info(dataset.id).fileno)
-
-
-def _dimension_names(array: zarr.Array[Any]) -> Any:
-    """Return the names of an array's axes, which Zarr v2 has as an attribute; None where there are none."""
-    return getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
 
 
 def _with_ones(shape: Shape, added: Shape) -> Shape:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -128,11 +129,53 @@ def place(path: str, dimensions: Sequence[str | None], shape: Shape, part: Part,
     )
 
 
+def covers(path: str, dimensions: Sequence[str | None], shape: Shape, parts: Sequence[Part]) -> bool:
+    """Return whether the boxes of all parts together are a joined array, each of its elements in one box.
+
+    Parameters
+    ----------
+    path, dimensions, shape
+        As of `place`.
+    parts
+        All files.
+    """
+    known = {key: None for part in parts for key in part.start}
+    keys: list[list[str | None]] = [
+        [key for key in _names_above(path, name) if key in known] for name in dimensions
+    ]
+    if not any(keys):
+        return True
+    # A dimension may be one of several groups; which it is, `place` tells file by file.
+    choices = itertools.product(*(axis or [None] for axis in keys))
+    return any(_tile(choice, shape, parts) for choice in choices)
+
+
+def _tile(keys: Sequence[str | None], shape: Shape, parts: Sequence[Part]) -> bool:
+    """Return whether parts lie on a grid without gaps, one in each of its cells."""
+    joined = [(key, extent) for key, extent in zip(keys, shape, strict=True) if key is not None]
+    if any(key not in part.start for part in parts for key, _ in joined):
+        return False
+    boxes = {tuple((part.start[key], part.extent[key]) for key, _ in joined) for part in parts}
+    filled = {box for box in boxes if all(length for _, length in box)}
+    axes = [sorted({box[axis] for box in filled}) for axis in range(len(joined))]
+    whole = all(_is_line(axis, extent) for axis, (_, extent) in zip(axes, joined, strict=True))
+    return whole and len(filled) == math.prod(map(len, axes))
+
+
+def _is_line(pieces: Sequence[tuple[int, int]], extent: int) -> bool:
+    """Return whether pieces (start and length) follow one another from 0 to an extent."""
+    starts = [0, *(start + length for start, length in pieces)]
+    return starts == [*(start for start, _ in pieces), extent]
+
+
 def _joined(path: str, name: str | None, part: Part) -> Iterator[str]:
     """Yield what a part may call a dimension, the nearest group's first; nothing: it is not joined."""
+    return (key for key in _names_above(path, name) if key in part.start)
+
+
+def _names_above(path: str, name: str | None) -> Iterator[str]:
+    """Yield the path of a dimension in each group above an array, the nearest first."""
     group = path.strip("/")
     while name is not None and group:
         group = group.rpartition("/")[0]
-        key = f"{group}/{name}".lstrip("/")
-        if key in part.start:
-            yield key
+        yield f"{group}/{name}".lstrip("/")

@@ -187,6 +187,79 @@ def test_mutant_is_caught(mutate: Callable[[Document], None], files: list[Path])
     assert kinds(validate(document)) == MUTANTS[mutate]
 
 
+def change_length(document: Document, path: str, length: int) -> None:
+    root = json.loads(document["refs"]["zarr.json"])
+    own = root["consolidated_metadata"]["metadata"][path]
+    own["shape"][0] = length
+    document["refs"][f"{path}/zarr.json"] = json.dumps(own)
+    document["refs"]["zarr.json"] = json.dumps(root)
+
+
+def longer(document: Document) -> None:
+    change_length(document, "field", 3 * STEPS + 2)
+
+
+def shorter(document: Document) -> None:
+    change_length(document, "field", 3 * STEPS - 1)
+
+
+def without_last_file(document: Document) -> None:
+    document["h5zarr"]["parts"].pop()
+
+
+def without_second_file(document: Document) -> None:
+    refs, _ = document["refs"], document["h5zarr"]["parts"].pop(1)
+    refs["field/c/2/0"], refs["field/c/3/0"] = refs["field/c/0/0"], refs["field/c/1/0"]
+
+
+def overlapping(document: Document) -> None:
+    document["h5zarr"]["parts"][1]["start"]["time"] -= 1
+
+
+NOT_COVERED = {
+    longer: {"/field"},
+    shorter: {"/field"},
+    without_last_file: {"/field", "/deep/other", "/time"},
+    without_second_file: {"/field", "/deep/other", "/time"},
+    overlapping: {"/field", "/deep/other", "/time"},
+}
+
+
+@pytest.mark.parametrize("mutate", NOT_COVERED, ids=lambda mutate: mutate.__name__)
+def test_files_have_to_cover_what_they_were_joined_to(
+    mutate: Callable[[Document], None], files: list[Path]
+) -> None:
+    document = document_of(files, concat="time")
+    mutate(document)
+    report = validate(document)
+    assert {path for path, kind in kinds(report) if kind == Kind.SHAPE} == NOT_COVERED[mutate]
+
+
+def test_joined_in_zarr_v2(files: list[Path], tmp_path: Path) -> None:
+    combine(files, tmp_path / "all.json", concat="time", zarr_format="2")
+    document = json.loads((tmp_path / "all.json").read_text())
+    report = validate(document)
+    assert report.ok, report.mismatches
+    document["h5zarr"]["parts"].pop()
+    assert ("/field", Kind.SHAPE) in kinds(validate(document))
+
+
+def test_parts_of_several_dimensions(tmp_path: Path) -> None:
+    paths = []
+    for number, (row, column) in enumerate([(0, 0), (0, 3), (2, 0), (2, 3)]):
+        paths.append(tmp_path / f"{number}.h5")
+        with h5py.File(paths[-1], "w") as file:
+            for name, values in (("y", row + np.arange(2)), ("x", column + np.arange(3))):
+                file.create_dataset(name, data=values).make_scale(name)
+            field = file.create_dataset("field", data=np.full((2, 3), number), chunks=(2, 3))
+            for axis, name in enumerate("yx"):
+                field.dims[axis].attach_scale(file[name])
+    document = document_of(paths, concat=["y", "x"])
+    assert validate(document).ok
+    document["h5zarr"]["parts"].pop(1)
+    assert kinds(validate(document)) == {("/field", Kind.SHAPE)}
+
+
 def test_mismatch_names_the_file_and_the_place_in_the_array(files: list[Path]) -> None:
     document = document_of(files, concat="time")
     swapped(document)
