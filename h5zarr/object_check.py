@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ import zarr
 
 from h5zarr.block_fetch import BlockFetcher, can_fetch
 from h5zarr.blocks import Grid
-from h5zarr.compare import json_equal, same_data_type, show
+from h5zarr.compare import same_data_type, show
 from h5zarr.compare_arrays import (
     READ_ERRORS,
     Pair,
@@ -23,6 +23,7 @@ from h5zarr.compare_arrays import (
     one_line,
 )
 from h5zarr.compare_attributes import attribute_differences, is_placeholder, readable, with_mask
+from h5zarr.compare_documents import document, document_differences
 from h5zarr.compare_times import times_of
 from h5zarr.errors import NotFollowedError, SourceError
 from h5zarr.linked_files import LinkedFiles
@@ -74,10 +75,12 @@ class ObjectCheck:
     def pairs(self) -> list[Pair]:
         """Return the arrays whose values can be compared."""
         root, references = self.root, self.references
+        paths = {key.rpartition("/")[0] for key in references if _is_metadata(key)}
         if self.is_first:
-            self._check_consolidated(references)
+            self._check_documents()
+            self._check_listing(paths)
         pairs: list[Pair] = []
-        for path in sorted({key.rpartition("/")[0] for key in references if _is_metadata(key)}):
+        for path in sorted(paths):
             node = self._open_node(root, path)
             if isinstance(node, zarr.Array):
                 pairs.extend(self._check_array(node, self._hdf5_path(path)))
@@ -126,22 +129,20 @@ class ObjectCheck:
             self.findings.add(path, Kind.UNREADABLE_SOURCE, "something that h5py can open", one_line(error))
             return None
 
-    # Consolidated metadata
+    # Metadata
 
-    def _check_consolidated(self, references: Mapping[str, Any]) -> None:
-        """Compare the two places where a node's metadata stands: readers use the one or the other."""
-        document = _document(references.get("zarr.json"))
-        told = document.get("consolidated_metadata") or {}
-        consolidated = told.get("metadata")
-        if not isinstance(consolidated, dict):
+    def _check_documents(self) -> None:
+        for one in document_differences(self.references):
+            self.findings.add(self._hdf5_path(one.path), Kind.METADATA, one.expected, one.found)
+
+    def _check_listing(self, paths: AbstractSet[str]) -> None:
+        """Compare nodes with those that readers are told of who do not know their paths."""
+        try:
+            listed = {path for path, _ in self.root.members(max_depth=None)}
+        except READ_ERRORS:  # opening that node tells
             return
-        own_paths = {key.removesuffix("/zarr.json") for key in references if key.endswith("/zarr.json")}
-        for path in sorted(own_paths | consolidated.keys()):
-            own = _document(references.get(f"{path}/zarr.json"))
-            other = consolidated.get(path, {})
-            if not json_equal(_alone(own), _alone(other)):
-                texts = show(_alone(own), _alone(other))
-                self.findings.add(self._hdf5_path(path), Kind.METADATA, f"its own, {texts[0]}", texts[1])
+        for path in sorted(paths - listed - {""}):
+            self.findings.add(self._hdf5_path(path), Kind.METADATA, "a member of its group", "not listed")
 
     # Groups
 
@@ -287,8 +288,8 @@ class ObjectCheck:
         found: Placement,
         times: Times | None,
     ) -> Pair:
-        document = _document(self.references.get(f"{array.path}/zarr.json"))
-        regular = document.get("chunk_grid", {}).get("name", "regular") == "regular"
+        metadata = document(self.references.get(f"{array.path}/zarr.json"))
+        regular = metadata.get("chunk_grid", {}).get("name", "regular") == "regular"
         chunk_shape = array.chunks if regular else None
         cut = dataset.chunks or dataset.shape if chunk_shape is None else chunk_shape
         fetch = None
@@ -301,7 +302,7 @@ class ObjectCheck:
             place=found,
             grid=Grid(shape=found.shape, chunk_shape=tuple(max(1, extent) for extent in cut)),
             # What a key stands for is a shard, where chunks are packed into some.
-            chunk_axes=ChunkAxes.of(document, array.shape, array.shards if array.shards else chunk_shape),
+            chunk_axes=ChunkAxes.of(metadata, array.shape, array.shards if array.shards else chunk_shape),
             names_of=self._names_of,
             fetch=fetch,
             times=times,
@@ -358,19 +359,6 @@ def _with_ones(shape: Shape, added: Shape) -> Shape:
 
 def _is_metadata(key: str) -> bool:
     return key.rpartition("/")[2] in _METADATA_KEYS
-
-
-def _document(text: Any) -> dict[str, Any]:
-    """Return a metadata document; {} for what is none, of which opening the node tells."""
-    try:
-        document = json.loads(text)
-    except (TypeError, ValueError):
-        return {}
-    return document if isinstance(document, dict) else {}
-
-
-def _alone(document: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in document.items() if name != "consolidated_metadata"}
 
 
 def _kind_of(node: Any) -> str:

@@ -247,7 +247,8 @@ ORDER_TEXT = """
     url_renames renamer
     combining combiner
     blocks placement block_fetch object_names linked_files
-    compare compare_attributes compare_times report compare_arrays consumer object_check validator
+    compare compare_attributes compare_documents compare_times report compare_arrays
+    consumer object_check validator
     reading xarray_backend
     io_plan outline references_inspection inspection
     html

@@ -1,0 +1,150 @@
+"""Validation of metadata: each mutant spoils one document of sound references, whose node must be named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import zarr
+from conftest import CODEC_WARNING
+
+from h5zarr.converter import convert
+from h5zarr.validator import validate
+
+pytestmark = [
+    pytest.mark.filterwarnings(CODEC_WARNING),
+    pytest.mark.filterwarnings("ignore:Both zarr.json .* and .z(group|array)"),
+]
+
+Document = dict[str, Any]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "metadata.h5"
+    with h5py.File(path, "w") as file:
+        x = file.create_dataset("x", data=np.arange(4, dtype="<i2"), chunks=(2,))
+        x.attrs["_FillValue"] = np.int16(2)
+        x.attrs["count"] = 1
+        # Zarr v2 cannot express what reads -5 where nothing is stored, and masks nothing.
+        file.create_dataset("of_v3_only", (4,), "<i2", chunks=(2,), fillvalue=-5)
+        group = file.create_group("group")
+        group.attrs["title"] = "a group"
+        group.create_dataset("deep", data=np.arange(3.0))
+    return path
+
+
+def found(document: Document) -> list[tuple[str, str]]:
+    return [(one.path, str(one.kind)) for one in validate(document).mismatches]
+
+
+def changed(key: str, **fields: Any) -> Callable[[Document], None]:
+    """Return what changes fields of one document."""
+
+    def change(document: Document) -> None:
+        own = json.loads(document["refs"][key])
+        document["refs"][key] = json.dumps({**own, **fields})
+
+    return change
+
+
+def in_both(key: str, **fields: Any) -> Callable[[Document], None]:
+    """Return what changes fields of a document of Zarr v2, also among the consolidated ones."""
+
+    def change(document: Document) -> None:
+        changed(key, **fields)(document)
+        consolidated = json.loads(document["refs"][".zmetadata"])
+        consolidated["metadata"][key] = json.loads(document["refs"][key])
+        document["refs"][".zmetadata"] = json.dumps(consolidated)
+
+    return change
+
+
+def dropped(*keys: str) -> Callable[[Document], None]:
+    def drop(document: Document) -> None:
+        for key in keys:
+            del document["refs"][key]
+
+    return drop
+
+
+def without_consolidated(*keys: str) -> Callable[[Document], None]:
+    def drop(document: Document) -> None:
+        consolidated = json.loads(document["refs"][".zmetadata"])
+        for key in keys:
+            del consolidated["metadata"][key]
+        document["refs"][".zmetadata"] = json.dumps(consolidated)
+
+    return drop
+
+
+V2_MUTANTS = [
+    (changed("x/.zattrs", count=2), "/x"),
+    (changed("x/.zattrs", count=1.0), "/x"),
+    (changed("x/.zarray", dtype=">i2"), "/x"),
+    (changed("group/.zattrs", title="another"), "/group"),
+    (changed(".zattrs", title="another"), "/"),
+    (dropped("x/.zattrs"), "/x"),
+    (dropped("group/.zgroup"), "/group"),
+    (without_consolidated("x/.zarray", "x/.zattrs"), "/x"),
+    (without_consolidated("group/.zgroup"), "/group"),
+]
+BOTH_MUTANTS = [
+    (in_both("x/.zattrs", count=2), "/x"),
+    (in_both("x/.zattrs", _ARRAY_DIMENSIONS=["y"]), "/x"),
+    (in_both("x/.zarray", fill_value=1), "/x"),
+    (in_both("group/deep/.zarray", fill_value=0.0), "/group/deep"),
+    (in_both("group/deep/.zarray", compressor={"id": "zlib", "level": 1}), "/group/deep"),
+    (in_both("group/.zattrs", title="another"), "/group"),
+]
+
+
+@pytest.mark.parametrize("zarr_format", ["2", "both"])
+@pytest.mark.parametrize(("mutate", "path"), V2_MUTANTS)
+def test_consolidated_metadata_of_zarr_v2(
+    zarr_format: Any, mutate: Callable[[Document], None], path: str, source: Path
+) -> None:
+    document = convert(source, zarr_format=zarr_format).references()
+    assert found(document) == []
+    mutate(document)
+    assert (path, "metadata") in found(document)
+
+
+@pytest.mark.parametrize(("mutate", "path"), BOTH_MUTANTS)
+def test_two_versions_of_metadata(mutate: Callable[[Document], None], path: str, source: Path) -> None:
+    document = convert(source, zarr_format="both").references()
+    assert "of_v3_only/.zarray" not in document["refs"]
+    assert found(document) == []
+    mutate(document)
+    assert found(document) == [(path, "metadata")]
+
+
+def test_array_that_only_zarr_v2_has(source: Path) -> None:
+    document = convert(source, zarr_format="both").references()
+    refs = document["refs"]
+    refs["of_v3_only/.zarray"] = refs["x/.zarray"]
+    assert ("/of_v3_only", "metadata") in found(document)
+
+
+def test_consolidated_metadata_below_the_root(source: Path) -> None:
+    """zarr-python and xarray believe them where a group is opened by its path."""
+    document = convert(source).references()
+    deep = json.loads(document["refs"]["group/deep/zarr.json"]) | {"data_type": "int64"}
+    told = {"kind": "inline", "must_understand": False, "metadata": {"deep": deep}}
+    changed("group/zarr.json", consolidated_metadata=told)(document)
+    assert found(document) == [("/group", "metadata")]
+
+
+def test_nodes_that_are_not_listed(source: Path) -> None:
+    """Without consolidated metadata, zarr-python 3.1 lists groups of reference filesystems as empty."""
+    document = convert(source).references()
+    root = json.loads(document["refs"]["zarr.json"])
+    del root["consolidated_metadata"]
+    document["refs"]["zarr.json"] = json.dumps(root)
+    is_listed = zarr.__version__ >= "3.4"
+    assert found(document) == ([] if is_listed else [("/group/deep", "metadata")])
