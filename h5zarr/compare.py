@@ -60,8 +60,8 @@ def same_data_type(dtype: np.dtype[Any], found: np.dtype[Any]) -> bool:
     if dtype.kind == "O":
         return found.kind in _TEXT_KINDS
     if dtype.kind == "S":
-        return found.kind == "S" and found.itemsize >= dtype.itemsize
-    if found.kind == "V" and (dtype.kind in "VMm" or dtype.char in "gG"):
+        return found.kind == "S" and found.itemsize == max(1, dtype.itemsize)
+    if found.kind == "V" and (dtype.kind == "V" or dtype.char in "gG"):
         return found.itemsize == dtype.itemsize
     return _native(dtype) == _native(found)
 

@@ -173,6 +173,26 @@ def readable(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+def enumeration_names(dtype: np.dtype[Any]) -> dict[str, JSON]:
+    """Return what the field ``hdf5_enum`` of an array tells of the names of numbers; {} where there are none.
+
+    Parameters
+    ----------
+    dtype
+        h5py's dtype of the dataset.
+    """
+    base = dtype.base
+    members = h5py.check_enum_dtype(base)
+    if members is not None:
+        return {"members": {readable(name): int(value) for name, value in members.items()}}
+    sequence = h5py.check_vlen_dtype(base)
+    if sequence not in (None, str, bytes):
+        return enumeration_names(np.dtype(sequence))
+    fields = {readable(name): enumeration_names(base[name]) for name in base.names or ()}
+    named = {name: names for name, names in fields.items() if names}
+    return {"fields": named} if named else {}
+
+
 def _may_be_added(
     name: str,
     names: set[str],

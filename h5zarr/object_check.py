@@ -13,7 +13,7 @@ import zarr
 
 from h5zarr.block_fetch import BlockFetcher, can_fetch
 from h5zarr.blocks import Grid
-from h5zarr.compare import same_data_type, show
+from h5zarr.compare import json_same, same_data_type, show
 from h5zarr.compare_arrays import (
     READ_ERRORS,
     Pair,
@@ -22,10 +22,17 @@ from h5zarr.compare_arrays import (
     missing_references,
     one_line,
 )
-from h5zarr.compare_attributes import attribute_differences, is_placeholder, readable, with_mask
+from h5zarr.compare_attributes import (
+    attribute_differences,
+    enumeration_names,
+    is_placeholder,
+    readable,
+    with_mask,
+)
 from h5zarr.compare_documents import document, document_differences
 from h5zarr.compare_times import times_of
 from h5zarr.errors import NotFollowedError, SourceError
+from h5zarr.libhdf5 import object_info
 from h5zarr.linked_files import LinkedFiles
 from h5zarr.model import JSON, Part, Selection, Shape
 from h5zarr.object_names import (
@@ -212,7 +219,27 @@ class ObjectCheck:
         except READ_ERRORS as error:
             self.findings.add(path, Kind.UNREADABLE_SOURCE, "a data type that h5py has", one_line(error))
             return
+        if self.is_first:
+            self._check_enumeration(array, path, dtype)
         yield from self._matching(array, dataset, path, dtype, (0,) if shape is None else shape + dtype.shape)
+
+    def _check_enumeration(self, array: zarr.Array[Any], path: str, dtype: np.dtype[Any]) -> None:
+        """Compare the names of an enumeration's values, which only h5zarr's own references tell."""
+        metadata = document(self.references.get(f"{array.path}/zarr.json"))
+        if not metadata or (self.provenance.version is None and "hdf5_enum" not in metadata):
+            return
+        told = {"must_understand": False, **metadata.get("hdf5_enum", {})}
+        expected = {"must_understand": False, **enumeration_names(dtype)}
+        if not json_same(expected, told):
+            self.findings.add(path, Kind.METADATA, *show(expected, told))
+
+    def _is_of_type(self, array: zarr.Array[Any], dataset: h5py.Dataset, dtype: np.dtype[Any]) -> bool:
+        if dataset.shape is None and dtype.hasobject:  # of which nothing would be stored elsewhere
+            return bool(array.dtype == np.uint8)
+        metadata = document(self.references.get(f"{array.path}/zarr.json"))
+        if metadata.get("data_type") == "variable_length_bytes" and _is_without_text(dataset):
+            return False
+        return same_data_type(dtype.base, array.dtype)
 
     def _is_label(self, array: zarr.Array[Any]) -> bool:
         """Return whether an array was not in any file: the coordinates of a new dimension may be given."""
@@ -227,7 +254,7 @@ class ObjectCheck:
         if not self.is_first and not found.joined:
             return
         times = None if self.part is None else times_of(self.root, array, dataset)
-        same_type = dataset.shape is None or times is not None or same_data_type(dtype.base, array.dtype)
+        same_type = times is not None or self._is_of_type(array, dataset, dtype)
         if not same_type:
             self.findings.add(path, Kind.DATA_TYPE, str(dtype.base), str(array.dtype))
         if found.added:
@@ -263,22 +290,39 @@ class ObjectCheck:
         names = [name for axis, name in enumerate(told) if axis not in found.added]
         for axis, (paths, name) in enumerate(zip(self._scales(dataset), names, strict=False)):
             allowed = sorted({scale.rpartition("/")[2] for scale in paths} - {""})
-            # An axis that is shorter than its dimension has its length in its name.
-            longer = {f"{scale}_{dataset.shape[axis]}" for scale in allowed}
-            if allowed and name not in longer.union(allowed):
+            with_length = {f"{scale}_{dataset.shape[axis]}" for scale in allowed}
+            if name in with_length and self._is_longer(paths, dataset.shape[axis]):
+                continue
+            if allowed and name not in allowed:
                 expected = f"dimension {axis} is {' or '.join(allowed)}"
                 self.findings.add(path, Kind.METADATA, expected, str(name))
 
     def _scales(self, dataset: h5py.Dataset) -> list[frozenset[str]]:
         """Return all names of the scales of each axis; [] where they cannot be read, or are elsewhere."""
         try:
-            # References are looked up in this file; scales are named by number in _Netcdf4Coordinates.
-            if not _is_in(self.file, dataset) or h5py.h5ds.is_scale(dataset.id):
+            if not _is_in(self.file, dataset):  # where references are looked up
                 return []
+            if h5py.h5ds.is_scale(dataset.id):  # those of several dimensions are named by number
+                info = object_info(dataset.id)
+                own = frozenset(self.names.of((info.file_number, info.address)))
+                return [own] if dataset.ndim == 1 else []
             axes = dataset.attrs.get("DIMENSION_LIST", ())
             return [frozenset().union(*map(self._names_of, axis)) for axis in axes]
         except READ_ERRORS:  # the comparison of attributes tells
             return []
+
+    def _is_longer(self, paths: frozenset[str], length: int) -> bool:
+        """Return whether a dimension is longer than one of its axes, whose name then tells its length.
+
+        netCDF-C leaves the scale of an unlimited dimension short: a variable is as long as the dimension.
+        """
+        try:
+            scale = self.file[min(paths - {""})]
+            lengths = [scale.shape[0]]
+            lengths += [self.file[one[0]].shape[one[1]] for one in scale.attrs.get("REFERENCE_LIST", ())]
+        except READ_ERRORS:
+            return True
+        return bool(max(lengths) != length)
 
     def _pair(
         self,
@@ -338,6 +382,13 @@ class ObjectCheck:
 def _dimension_names(array: zarr.Array[Any]) -> Sequence[str | None]:
     told: Any = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
     return told if told and len(told) == array.ndim else (None,) * array.ndim
+
+
+def _is_without_text(dataset: h5py.Dataset) -> bool:
+    """Return whether nothing was ever written, so that there is no text that is not UTF-8."""
+    creation = dataset.id.get_create_plist()
+    is_default = creation.fill_value_defined() != h5py.h5d.FILL_VALUE_USER_DEFINED
+    return is_default and not dataset.is_virtual and dataset.id.get_storage_size() == 0
 
 
 def _attributes_of(array: zarr.Array[Any]) -> Mapping[str, JSON]:

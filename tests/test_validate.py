@@ -532,6 +532,8 @@ def test_byte_order_does_not_count(kind: str) -> None:
         ("<i4", "<i8"),
         ("<f4", "<f8"),
         ("S4", "S3"),
+        ("S4", "S5"),
+        ("M8[s]", "V8"),
         ("V4", "V5"),
         ("<f4", "V4"),
         ([("a", "<i4")], [("b", "<i4")]),

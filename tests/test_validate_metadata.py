@@ -148,3 +148,120 @@ def test_nodes_that_are_not_listed(source: Path) -> None:
     document["refs"]["zarr.json"] = json.dumps(root)
     is_listed = zarr.__version__ >= "3.4"
     assert found(document) == ([] if is_listed else [("/group/deep", "metadata")])
+
+
+# Fields of zarr.json -----------------------------------------------------------------------
+
+
+def v3(path: str, **fields: Any) -> Callable[[Document], None]:
+    """Return what changes fields of an array's zarr.json, also the consolidated one; None drops one."""
+
+    def change(document: Document) -> None:
+        root = json.loads(document["refs"]["zarr.json"])
+        nodes = root["consolidated_metadata"]["metadata"]
+        nodes[path] = {name: value for name, value in {**nodes[path], **fields}.items() if value is not None}
+        document["refs"]["zarr.json"] = json.dumps(root)
+        document["refs"][f"{path}/zarr.json"] = json.dumps(nodes[path])
+
+    return change
+
+
+@pytest.fixture
+def of_all_kinds(tmp_path: Path) -> Path:
+    path = tmp_path / "kinds.h5"
+    colours = h5py.enum_dtype({"RED": 0, "GREEN": 1}, "i1")
+    with h5py.File(path, "w") as file:
+        for name in "xy":
+            file.create_dataset(name, data=np.arange(4)).make_scale(name)
+        field = file.create_dataset("field", data=np.zeros((4, 4)))
+        for axis, name in enumerate("xy"):
+            field.dims[axis].attach_scale(file[name])
+        file.create_dataset("colour", data=np.zeros(2, "i1"), dtype=colours)
+        file.create_dataset("flag", data=np.zeros(2, bool))
+        file.create_dataset("pair", (2,), [("a", colours, (2,)), ("b", "f4")])
+        file.create_dataset("null", data=h5py.Empty("f4"))
+        file.create_dataset("null_text", data=h5py.Empty(h5py.string_dtype()))
+        file.create_dataset("short", (4,), "S4", chunks=(2,))
+        file.create_dataset("time", data=np.zeros(2, h5py.opaque_dtype(np.dtype("M8[s]"))))
+        file.create_dataset("text", (4,), h5py.string_dtype(), chunks=(2,))
+    return path
+
+
+def enum(**told: Any) -> dict[str, Any]:
+    return {"must_understand": False, **told}
+
+
+FIELDS = [
+    (v3("x", dimension_names=["y"]), "/x", "metadata"),
+    (v3("x", dimension_names=["x_4"]), "/x", "metadata"),
+    (v3("field", dimension_names=["x_4", "y"]), "/field", "metadata"),
+    (v3("field", dimension_names=["y", "x"]), "/field", "metadata"),
+    (v3("colour", hdf5_enum=enum(members={"RED": 1, "GREEN": 0})), "/colour", "metadata"),
+    (v3("colour", hdf5_enum=enum(members={"RED": 0})), "/colour", "metadata"),
+    (v3("colour", hdf5_enum=None), "/colour", "metadata"),
+    (v3("flag", hdf5_enum=enum(members={"RED": 0})), "/flag", "metadata"),
+    (v3("pair", hdf5_enum=enum(fields={"a": {"members": {"RED": 2}}})), "/pair", "metadata"),
+    (v3("pair", hdf5_enum=None), "/pair", "metadata"),
+    (v3("null", data_type="int64", fill_value=0), "/null", "data type"),
+    (v3("null_text", data_type="int8"), "/null_text", "data type"),
+    (
+        v3("short", data_type={"name": "null_terminated_bytes", "configuration": {"length_bytes": 6}}),
+        "/short",
+        "data type",
+    ),
+    (
+        v3(
+            "time",
+            data_type={"name": "raw_bytes", "configuration": {"length_bytes": 8}},
+            fill_value="AAAAAAAAAAA=",
+        ),
+        "/time",
+        "data type",
+    ),
+    (
+        v3("text", data_type="variable_length_bytes", fill_value="", codecs=[{"name": "vlen-bytes"}]),
+        "/text",
+        "data type",
+    ),
+]
+
+
+@pytest.mark.parametrize(("mutate", "path", "kind"), FIELDS)
+def test_other_field_of_an_array(
+    mutate: Callable[[Document], None], path: str, kind: str, of_all_kinds: Path
+) -> None:
+    document = convert(of_all_kinds).references()
+    assert found(document) == []
+    mutate(document)
+    assert (path, kind) in found(document)
+
+
+def test_axes_shorter_than_their_dimension(tmp_path: Path) -> None:
+    """netCDF-C leaves the scale of an unlimited dimension short: the longest variable is as long as it."""
+    path = tmp_path / "short.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", data=np.arange(4)).make_scale("x")
+        for name, length in (("long", 6), ("same", 4), ("short", 2)):
+            file.create_dataset(name, data=np.arange(length)).dims[0].attach_scale(file["x"])
+    document = convert(path).references()
+    names = {
+        name: json.loads(document["refs"][f"{name}/zarr.json"])["dimension_names"]
+        for name in ("long", "same", "short")
+    }
+    assert names == {"long": ["x"], "same": ["x_4"], "short": ["x_2"]}
+    assert found(document) == []
+    v3("long", dimension_names=["x_6"])(document)
+    assert found(document) == [("/long", "metadata")]
+
+
+def test_scale_of_several_dimensions(tmp_path: Path) -> None:
+    """netCDF-4 names the dimensions of such a coordinate variable by number."""
+    path = tmp_path / "two.nc"
+    with h5py.File(path, "w") as file:
+        for number, name in enumerate("xy"):
+            file.create_dataset(name, data=np.arange(4)).make_scale(name)
+            file[name].attrs["_Netcdf4Dimid"] = np.int32(number)
+        file["y"].attrs["_Netcdf4Coordinates"] = np.array([1], "i4")
+        file.create_dataset("t", data=np.zeros((4, 4))).make_scale("t")
+        file["t"].attrs["_Netcdf4Coordinates"] = np.array([0, 1], "i4")
+    assert found(convert(path).references()) == []
