@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from zarr.storage import FsspecStore, WrapperStore
 
 from h5zarr.compare_arrays import READ_ERRORS, one_line
 from h5zarr.errors import ReferencesError
-from h5zarr.model import JSON
+from h5zarr.model import JSON, grid_shape
 from h5zarr.protocols import LOCAL, is_local, options_of
 from h5zarr.references import formats, keys, provenance
 from h5zarr.references.provenance import Provenance
@@ -134,7 +135,9 @@ def _reference_store(
 ) -> FsspecStore:
     """Open references (READ_SIDE: both filesystems must be asynchronous)."""
     protocol = _protocol(told) or source_protocol
-    remote: dict[str, Any] = {} if protocol in LOCAL else {"remote_protocol": protocol}
+    # Without a protocol, fsspec looks for a URL below every group of Parquet references, where none is.
+    is_told = protocol not in LOCAL or isinstance(references, str)
+    remote: dict[str, Any] = {"remote_protocol": protocol or "file"} if is_told else {}
     if storage_options or remote:
         remote["remote_options"] = {**storage_options, "asynchronous": True}
     if isinstance(references, str) and not is_local(references):
@@ -179,6 +182,9 @@ class ParquetEntries(Mapping[str, Any]):
         self._load = partial(formats.load, url, storage_options=storage_options)
 
     def __getitem__(self, key: str) -> Any:
+        # The mapper takes what it does not know for a chunk.
+        if key.endswith(keys.METADATA_KEY) and key not in self._mapper.zmetadata:
+            raise KeyError(key)
         return self._mapper[key]
 
     def __contains__(self, key: object) -> bool:
@@ -191,6 +197,9 @@ class ParquetEntries(Mapping[str, Any]):
     def __iter__(self) -> Iterator[str]:
         """Yield all keys: the mapper itself would look for a chunk in every cell of every grid."""
         names = self._mapper.zmetadata
+        if keys.METADATA_KEY not in names:
+            yield from self._of_zarr_v2(names)
+            return
         # Beside Zarr v3's metadata, what the mapper needs of v2's stands for no node.
         yield from (name for name in names if keys.METADATA_KEY not in names or not name.endswith(".zarray"))
         for array in self._load().arrays():
@@ -198,6 +207,16 @@ class ParquetEntries(Mapping[str, Any]):
             inline = np.array(sorted(manifest.inline), np.uint64)
             for positions in (manifest.grid_position, inline):
                 yield from keys.V2.keys(array.path, manifest.grid_shape, positions)
+
+    def _of_zarr_v2(self, names: Mapping[str, JSON]) -> Iterator[str]:
+        """Yield all keys of Zarr v2, of which no hierarchy is loaded."""
+        yield from names
+        for name in names:
+            path, _, last = name.rpartition("/")
+            if last == ".zarray":
+                grid = grid_shape(tuple(names[name]["shape"]), tuple(names[name]["chunks"]))
+                positions = np.arange(math.prod(grid), dtype=np.uint64)
+                yield from (key for key in keys.V2.keys(path, grid, positions) if key in self)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

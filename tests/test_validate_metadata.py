@@ -265,3 +265,26 @@ def test_scale_of_several_dimensions(tmp_path: Path) -> None:
         file.create_dataset("t", data=np.zeros((4, 4))).make_scale("t")
         file["t"].attrs["_Netcdf4Coordinates"] = np.array([0, 1], "i4")
     assert found(convert(path).references()) == []
+
+
+# Parquet of Zarr v2 ------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:The 'fastparquet' engine is deprecated")
+def test_parquet_of_zarr_v2(source: Path, tmp_path: Path) -> None:
+    with h5py.File(source, "a") as file:
+        file.create_dataset("group/sparse", (40,), "<i4", chunks=(4,))[8:12] = 7
+        file["scalar"] = 3.5
+    out = tmp_path / "references.parq"
+    convert(source, out, zarr_format="2", inline_threshold=0)
+    report = validate(out)
+    assert report.ok, report.mismatches
+    assert report.arrays_compared == 4
+    text = (out / ".zmetadata").read_text()
+    document = json.loads(text)
+    document["metadata"]["x/.zarray"]["fill_value"] = 1
+    (out / ".zmetadata").write_text(json.dumps(document))
+    assert [(one.path, one.attribute) for one in validate(out).mismatches] == [("/x", "_FillValue")]
+    (out / ".zmetadata").write_text(text)
+    (out / "x/refs.0.parq").write_bytes((out / "group/sparse/refs.0.parq").read_bytes())
+    assert ("/x", "missing reference") in [(one.path, str(one.kind)) for one in validate(out).mismatches]
