@@ -173,8 +173,33 @@ def readable(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
+def same_enumeration(dtype: np.dtype[Any], told: Mapping[str, JSON]) -> bool:
+    """Return whether the field ``hdf5_enum`` of an array tells the names that values have in HDF5.
+
+    Parameters
+    ----------
+    dtype
+        h5py's dtype of the dataset. Where it is bool, FALSE and TRUE may be told or not.
+    told
+        The field; {} where there is none.
+    """
+    names = {name: value for name, value in told.items() if name != "must_understand"}
+    return json_same(_without_booleans(enumeration_names(dtype)), _without_booleans(names))
+
+
+def _without_booleans(names: Mapping[str, JSON]) -> dict[str, JSON]:
+    if names.get("members") == {"FALSE": 0, "TRUE": 1}:
+        return {}
+    fields = names.get("fields")
+    if not isinstance(fields, dict):
+        return dict(names)
+    left = {name: _without_booleans(one) for name, one in fields.items() if isinstance(one, dict)}
+    named = {name: one for name, one in left.items() if one}
+    return {"fields": named} if named else {}
+
+
 def enumeration_names(dtype: np.dtype[Any]) -> dict[str, JSON]:
-    """Return what the field ``hdf5_enum`` of an array tells of the names of numbers; {} where there are none.
+    """Return the names of an enumeration's values as ``hdf5_enum`` tells them; {} where there are none.
 
     Parameters
     ----------

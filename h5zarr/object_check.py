@@ -13,7 +13,7 @@ import zarr
 
 from h5zarr.block_fetch import BlockFetcher, can_fetch
 from h5zarr.blocks import Grid
-from h5zarr.compare import json_same, same_data_type, show
+from h5zarr.compare import same_data_type, show
 from h5zarr.compare_arrays import (
     READ_ERRORS,
     Pair,
@@ -27,6 +27,7 @@ from h5zarr.compare_attributes import (
     enumeration_names,
     is_placeholder,
     readable,
+    same_enumeration,
     with_mask,
 )
 from h5zarr.compare_documents import document, document_differences
@@ -228,10 +229,9 @@ class ObjectCheck:
         metadata = document(self.references.get(f"{array.path}/zarr.json"))
         if not metadata or (self.provenance.version is None and "hdf5_enum" not in metadata):
             return
-        told = {"must_understand": False, **metadata.get("hdf5_enum", {})}
-        expected = {"must_understand": False, **enumeration_names(dtype)}
-        if not json_same(expected, told):
-            self.findings.add(path, Kind.METADATA, *show(expected, told))
+        told = metadata.get("hdf5_enum", {})
+        if not isinstance(told, dict) or not same_enumeration(dtype, told):
+            self.findings.add(path, Kind.METADATA, *show(enumeration_names(dtype), told))
 
     def _is_of_type(self, array: zarr.Array[Any], dataset: h5py.Dataset, dtype: np.dtype[Any]) -> bool:
         if dataset.shape is None and dtype.hasobject:  # of which nothing would be stored elsewhere

@@ -254,6 +254,19 @@ def test_axes_shorter_than_their_dimension(tmp_path: Path) -> None:
     assert found(document) == [("/long", "metadata")]
 
 
+def test_enumerations_that_h5py_takes_for_bool(tmp_path: Path) -> None:
+    path = tmp_path / "like_bool.h5"
+    names = h5py.enum_dtype({"FALSE": 0, "TRUE": 1}, "<i4")
+    with h5py.File(path, "w") as file:
+        low = h5py.h5t.enum_create(h5py.h5t.STD_I32LE)
+        for name, value in ((b"FALSE", 0), (b"TRUE", 1)):
+            low.enum_insert(name, value)
+        space = h5py.h5s.create_simple((3,))
+        h5py.h5d.create(file.id, b"x", low, space)
+        file.create_dataset("pair", (2,), [("a", names), ("b", "f4")])
+    assert found(convert(path).references()) == []
+
+
 def test_scale_of_several_dimensions(tmp_path: Path) -> None:
     """netCDF-4 names the dimensions of such a coordinate variable by number."""
     path = tmp_path / "two.nc"
