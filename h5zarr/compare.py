@@ -180,8 +180,8 @@ def _is_padded(dtype: np.dtype[Any]) -> bool:
 
 
 def _words(values: Values) -> Values:
-    flat = _flat(values)
-    return flat.view(np.uint64 if flat.nbytes % 8 == 0 else np.uint8)
+    octets = _flat(values).view(np.uint8)  # NumPy makes no smaller items of opaque ones
+    return octets.view(np.uint64) if octets.nbytes % 8 == 0 else octets
 
 
 # JSON -------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ import xarray as xr
 from conftest import CODEC_WARNING
 
 from h5zarr.blocks import Grid, blocks, sample_chunks
-from h5zarr.compare import ObjectName, json_equal, same_data_type, show, unequal
+from h5zarr.compare import ObjectName, equal, json_equal, same_data_type, show, unequal
 from h5zarr.converter import convert
 from h5zarr.errors import (
     DamagedFileError,
@@ -545,6 +545,16 @@ def test_byte_order_does_not_count(kind: str) -> None:
 )
 def test_other_data_types(dtype: Any, found: Any) -> None:
     assert not same_data_type(np.dtype(dtype), np.dtype(found))
+
+
+@pytest.mark.parametrize(("length", "count"), [(3, 4), (8, 2), (12, 2), (12, 3), (16, 1), (20, 2)])
+def test_opaque_values(length: int, count: int) -> None:
+    expected = np.frombuffer(bytes(range(length * count)), f"V{length}")
+    found = np.frombuffer(bytes(range(length * count)), f"V{length}").copy()
+    assert equal(expected, found, expected.dtype, no_names)
+    found.view("u1")[-1] ^= 1
+    assert not equal(expected, found, expected.dtype, no_names)
+    assert unequal(expected, found, expected.dtype, no_names).tolist() == [False] * (count - 1) + [True]
 
 
 def test_members_of_compounds() -> None:
