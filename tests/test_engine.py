@@ -297,6 +297,23 @@ def test_references_of_kerchunk(kerchunk_references: dict[str, Any], tmp_path: P
     xr.testing.assert_identical(opened(tmp_path / "kerchunk.json"), wanted)
 
 
+@pytest.mark.parametrize("stub", [None, {"shape": [1, 1], "chunks": [1, 1]}])
+def test_parquet_stub_of_another_grid(stub: Any, tmp_path: Path) -> None:
+    """Chunks without a row would read as fill values, and nobody would be told."""
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("x", data=np.ones((4, 4)), chunks=(2, 2))
+    out = tmp_path / "refs.parq"
+    convert(tmp_path / "x.h5", out, inline_threshold=0)
+    document = json.loads((out / ".zmetadata").read_text())
+    if stub is None:
+        del document["metadata"]["x/.zarray"]
+    else:
+        document["metadata"]["x/.zarray"] = stub
+    (out / ".zmetadata").write_text(json.dumps(document))
+    with pytest.raises(ReferencesError, match=r"x/\.zarray"):
+        xr.open_dataset(out, engine="h5zarr")
+
+
 @pytest.mark.filterwarnings("ignore:The 'fastparquet' engine is deprecated")
 def test_parquet_references_of_kerchunk(kerchunk_references: dict[str, Any], tmp_path: Path) -> None:
     kerchunk.df.refs_to_dataframe(kerchunk_references, str(tmp_path / "kerchunk.parq"), record_size=7)

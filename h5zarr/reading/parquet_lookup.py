@@ -15,7 +15,12 @@ from h5zarr.prefetch import one_line, redact
 from h5zarr.reading.data_files import reach
 from h5zarr.reading.lookup import Reference, chunk_reference
 from h5zarr.references.formats import reading
-from h5zarr.references.keys import CONSOLIDATED_KEY, METADATA_KEY, grid_position
+from h5zarr.references.keys import (
+    CONSOLIDATED_KEY,
+    METADATA_KEY,
+    chunk_grid_shape,
+    grid_position,
+)
 from h5zarr.references.parquet_records import decode, join
 
 _V2_METADATA_KEY = ".zarray"
@@ -32,6 +37,11 @@ class ParquetLookup(Mapping[str, bytes | Reference]):
         What its file ``.zmetadata`` holds.
     storage_options
         Options of its fsspec filesystem.
+
+    Raises
+    ------
+    ReferencesError
+        A stub tells of another grid than the array has: chunks without a row would read as fill values.
     """
 
     def __init__(self, url: str, document: Mapping[str, JSON], storage_options: Mapping[str, Any]) -> None:
@@ -45,6 +55,7 @@ class ParquetLookup(Mapping[str, bytes | Reference]):
             for key, own in metadata.items()
             if key.endswith(f"/{_V2_METADATA_KEY}")
         }
+        _check_stubs(url, metadata, self._grids)
         self._documents = {key: json.dumps(own).encode() for key, own in _documents(metadata)}
         self._records: dict[tuple[str, int], Manifest | None] = {}
 
@@ -108,6 +119,21 @@ class ParquetLookup(Mapping[str, bytes | Reference]):
 def _grid(metadata: Mapping[str, JSON]) -> Shape:
     """Return an array's grid as fsspec computes it, which gives one chunk a dimension."""
     return grid_shape(tuple(metadata["shape"]), tuple(metadata["chunks"])) or (1,)
+
+
+def _check_stubs(url: str, metadata: Mapping[str, JSON], grids: Mapping[str, Shape]) -> None:
+    """Check that each array of Zarr v3 has a row for each chunk, or none at all."""
+    for key, own in metadata.items():
+        if key.rpartition("/")[2] != METADATA_KEY or own.get("node_type") != "array":
+            continue
+        path = key.rpartition("/")[0]
+        with reading(url):
+            grid = chunk_grid_shape(own) or (1,)
+        if grids.get(path) not in (grid, (0,) * len(grid)):
+            raise ReferencesError(
+                f"{redact(url)}: {path}/{_V2_METADATA_KEY} does not tell the grid {grid} of the array; make"
+                " the references anew"
+            )
 
 
 def _documents(metadata: Mapping[str, JSON]) -> Iterator[tuple[str, JSON]]:
