@@ -223,10 +223,17 @@ def _expanded(tiles: Sequence[Tile], new_dim: str, job: _Job) -> list[Tile]:
             raise CombineError(f"{len(job.labels)} values of {new_dim}, for {len(tiles)} inputs")
         numbers, attributes = _label_values(job.labels)
         own = labels(new_dim, numbers, attributes)
+        tiles = [_labelled(one, new_dim, number) for one, number in zip(tiles, numbers.tolist(), strict=True)]
     return [
         expand(tile, new_dim, data_vars=job.data_vars, label=label)
         for tile, label in zip(tiles, own, strict=True)
     ]
+
+
+def _labelled(one: Tile, new_dim: str, value: JSON) -> Tile:
+    """Return a file whose parts tell the value that they were given, for validation."""
+    parts = [replace(part, labels={**part.labels, new_dim: value}) for part in _own_parts(one.hierarchy)]
+    return replace(one, hierarchy=replace(one.hierarchy, parts=tuple(parts)))
 
 
 def _label_values(given: Sequence[Any]) -> tuple[Any, dict[str, JSON]]:
@@ -300,7 +307,7 @@ def _selection(tiles: Sequence[Tile]) -> Selection:
 def _problems(one: Tile) -> tuple[Problem, ...]:
     """Return the problems of a file, each with the file in it; those of a combined result have theirs."""
     hierarchy = one.hierarchy
-    if hierarchy.parts:
+    if hierarchy.parts and hierarchy.source is None:
         return hierarchy.problems
     name = one.name if hierarchy.source is None else redact(hierarchy.source.url)
     return tuple(replace(problem, found=f"in {name}: {problem.found}") for problem in hierarchy.problems)

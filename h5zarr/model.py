@@ -444,6 +444,9 @@ class Part:
     """How far it reaches along each joined dimension, by the dimension's name (elements)."""
     neighbours: tuple[SourceIdentity, ...] = ()
     """Further files that it names, as of `FileScan`."""
+    labels: Mapping[str, JSON] = field(default_factory=dict)
+    """What the coordinate variables of new dimensions hold for it, by the dimension's name; of those whose
+    values were given."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -13,7 +13,7 @@ import zarr
 
 from h5zarr.block_fetch import BlockFetcher, can_fetch
 from h5zarr.blocks import Grid
-from h5zarr.compare import same_data_type, show
+from h5zarr.compare import json_same, same_data_type, show
 from h5zarr.compare_arrays import (
     READ_ERRORS,
     Pair,
@@ -87,6 +87,7 @@ class ObjectCheck:
         if self.is_first:
             self._check_documents()
             self._check_listing(paths)
+        self._check_labels()
         pairs: list[Pair] = []
         for path in sorted(paths):
             node = self._open_node(root, path)
@@ -243,7 +244,30 @@ class ObjectCheck:
 
     def _is_label(self, array: zarr.Array[Any]) -> bool:
         """Return whether an array was not in any file: the coordinates of a new dimension may be given."""
-        return self.part is not None and array.path in self.part.start
+        return self.part is not None and array.path in (self.part.labels or self.part.start)
+
+    def _check_labels(self) -> None:
+        """Compare the coordinates that the file was given along new dimensions."""
+        labels = {} if self.part is None else self.part.labels
+        for name, label in labels.items():
+            path = self._hdf5_path(name)
+            array = self._open_node(self.root, name)
+            if not isinstance(array, zarr.Array):
+                self.findings.add(path, Kind.MISSING_ARRAY, f"the coordinates of {name}", "none")
+            elif tuple(_dimension_names(array)) != (name,):
+                self.findings.add(path, Kind.METADATA, f"({name!r},)", str(_dimension_names(array)))
+            else:
+                self._check_label(array, path, label)
+
+    def _check_label(self, array: zarr.Array[Any], path: str, label: JSON) -> None:
+        element = self.part.start[array.path] if self.part else 0
+        try:
+            found = np.asarray(array[element]).item()
+        except READ_ERRORS as error:
+            self.findings.add(path, Kind.UNREADABLE, str(label), one_line(error), element=(element,))
+            return
+        if not json_same(label, found):
+            self.findings.add(path, Kind.VALUES, *show(label, found), element=(element,))
 
     def _matching(
         self, array: zarr.Array[Any], dataset: h5py.Dataset, path: str, dtype: np.dtype[Any], shape: Shape

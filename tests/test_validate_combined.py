@@ -7,6 +7,7 @@ import copy
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,56 @@ def test_joined_along_a_new_dimension(tmp_path: Path) -> None:
     report = validate(document_of(paths, new_dim="run", values=[10, 20, 30]))
     assert report.ok, report.mismatches
     assert report.bytes_compared == 3 * STEPS * 2 * 30 * 8 + STEPS * 4 + 30 * 4
+
+
+def other_label(document: Document) -> None:
+    spoil_inline(document, "run/", np.array([10, 21, 30], "i8"))
+
+
+def no_labels(document: Document) -> None:
+    root = json.loads(document["refs"]["zarr.json"])
+    del root["consolidated_metadata"]["metadata"]["run"]
+    document["refs"]["zarr.json"] = json.dumps(root)
+    document["refs"] = {key: row for key, row in document["refs"].items() if not key.startswith("run/")}
+
+
+def labels_of_another_dimension(document: Document) -> None:
+    change_field(document, "run", lambda own: own.update(dimension_names=["x"]))
+
+
+def labels_of_another_type(document: Document) -> None:
+    change_field(document, "run", lambda own: own.update(data_type="float64", fill_value=0.0))
+
+
+LABELS = {
+    other_label: Kind.VALUES,
+    no_labels: Kind.MISSING_ARRAY,
+    labels_of_another_dimension: Kind.METADATA,
+    labels_of_another_type: Kind.VALUES,
+}
+
+
+@pytest.mark.parametrize("mutate", LABELS, ids=lambda mutate: mutate.__name__)
+def test_labels_of_a_new_dimension(mutate: Callable[[Document], None], tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.nc" for number in range(3)]
+    for number, path in enumerate(paths):
+        write_file(path, number, first=0)
+    document = document_of(paths, new_dim="run", values=[10, 20, 30])
+    assert [part["labels"] for part in document["h5zarr"]["parts"]] == [{"run": n} for n in (10, 20, 30)]
+    mutate(document)
+    assert ("/run", LABELS[mutate]) in kinds(validate(document))
+
+
+@pytest.mark.parametrize(
+    "values", [["a", "bé"], [1.5, float("nan")], [True, False], [date(2020, 1, 1), date(2021, 1, 1)]]
+)
+@pytest.mark.parametrize("order", ["given", None])
+def test_labels_of_all_kinds(values: Any, order: Any, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.nc" for number in range(2)]
+    for number, path in enumerate(paths):
+        write_file(path, number, first=0)
+    report = validate(document_of(paths, new_dim="run", values=values, order=order))
+    assert report.ok, report.mismatches
 
 
 def test_other_units_of_time(tmp_path: Path) -> None:
@@ -188,9 +239,13 @@ def test_mutant_is_caught(mutate: Callable[[Document], None], files: list[Path])
 
 
 def change_length(document: Document, path: str, length: int) -> None:
+    change_field(document, path, lambda own: own["shape"].__setitem__(0, length))
+
+
+def change_field(document: Document, path: str, change: Callable[[Document], None]) -> None:
     root = json.loads(document["refs"]["zarr.json"])
     own = root["consolidated_metadata"]["metadata"][path]
-    own["shape"][0] = length
+    change(own)
     document["refs"][f"{path}/zarr.json"] = json.dumps(own)
     document["refs"]["zarr.json"] = json.dumps(root)
 

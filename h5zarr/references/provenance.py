@@ -135,6 +135,8 @@ def _part_json(part: Part) -> dict[str, JSON]:
     }
     if part.neighbours:
         document["neighbours"] = list(map(_source_json, part.neighbours))
+    if part.labels:
+        document["labels"] = dict(part.labels)
     return document
 
 
@@ -145,4 +147,5 @@ def _part(document: Mapping[str, JSON]) -> Part:
         start=dict(document["start"]),
         extent=dict(document["extent"]),
         neighbours=_neighbours(document),
+        labels=dict(document.get("labels", {})),
     )
