@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import h5py
@@ -13,7 +14,7 @@ import zarr
 
 from h5zarr.block_fetch import BlockFetcher, can_fetch
 from h5zarr.blocks import Grid
-from h5zarr.compare import json_same, same_data_type, show
+from h5zarr.compare import NamesOf, json_same, same_data_type, show
 from h5zarr.compare_arrays import (
     READ_ERRORS,
     Pair,
@@ -125,8 +126,9 @@ class ObjectCheck:
         if key is not None:
             self.covered.add(key)
 
-    def _names_of(self, reference: Any) -> frozenset[str]:
-        return names_of_reference(self.file, self.names, reference)
+    def _names_in(self, node: h5py.Group | h5py.Dataset) -> NamesOf:
+        """Return what names the objects that references in a node point to."""
+        return partial(names_of_reference, node.id, self.names)
 
     def _get(self, path: str) -> Any:
         try:
@@ -175,7 +177,7 @@ class ObjectCheck:
             node,
             attributes,
             reported=self._reported_attributes(path),
-            names_of=self._names_of,
+            names_of=self._names_in(node),
             own_names=self._own_names(path),
             array_kind=zarr_node.dtype.kind if isinstance(zarr_node, zarr.Array) else None,
             zarr_format=zarr_node.metadata.zarr_format,
@@ -331,7 +333,7 @@ class ObjectCheck:
                 own = frozenset(self.names.of((info.file_number, info.address)))
                 return [own] if dataset.ndim == 1 else []
             axes = dataset.attrs.get("DIMENSION_LIST", ())
-            return [frozenset().union(*map(self._names_of, axis)) for axis in axes]
+            return [frozenset().union(*map(self._names_in(dataset), axis)) for axis in axes]
         except READ_ERRORS:  # the comparison of attributes tells
             return []
 
@@ -371,7 +373,7 @@ class ObjectCheck:
             grid=Grid(shape=found.shape, chunk_shape=tuple(max(1, extent) for extent in cut)),
             # What a key stands for is a shard, where chunks are packed into some.
             chunk_axes=ChunkAxes.of(metadata, array.shape, array.shards if array.shards else chunk_shape),
-            names_of=self._names_of,
+            names_of=self._names_in(dataset),
             fetch=fetch,
             times=times,
         )

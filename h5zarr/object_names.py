@@ -102,13 +102,23 @@ def _load_plugins(dataset: h5py.Dataset) -> None:
         is_available(creation.get_filter(number)[0])
 
 
-def names_of_reference(file: h5py.File, names: ObjectNames, reference: Any) -> frozenset[str]:
-    """Return every name of the object that a reference points to; {""} for a null reference."""
+def names_of_reference(holder: h5py.h5g.ObjectID, names: ObjectNames, reference: Any) -> frozenset[str]:
+    """Return every name of the object that a reference points to; {""} for a null reference.
+
+    Parameters
+    ----------
+    holder
+        What holds the reference, which is to an object of the same file.
+    names
+        The names of all objects.
+    reference
+        The reference.
+    """
     if not reference:
         return frozenset({""})
-    info = object_info(h5py.h5r.dereference(reference, file.id))
+    info = object_info(h5py.h5r.dereference(reference, holder))
     known = names.of((info.file_number, info.address))
-    own_name = h5py.h5r.get_name(reference, file.id)
+    own_name = h5py.h5r.get_name(reference, holder)
     return frozenset(known) | ({_decoded(own_name)} if own_name else set())
 
 

@@ -676,6 +676,18 @@ def test_links_that_lead_nowhere_must_be_reported(tmp_path: Path) -> None:
     }
 
 
+def test_references_inside_a_group_of_another_file(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "inner.h5", "w") as file:
+        file["padding"] = np.arange(100)
+        file["g/x"] = np.arange(3)
+        file["g"].attrs["to"] = file["g/x"].ref
+        file.create_dataset("g/r", (2,), h5py.ref_dtype)[0] = file["g/x"].ref
+    with h5py.File(tmp_path / "outer.h5", "w") as file:
+        file["link"] = h5py.ExternalLink("inner.h5", "/g")
+    report = validated(tmp_path / "outer.h5", group="/link")
+    assert report.ok, report.mismatches
+
+
 def test_selection(original: tuple[Path, Document]) -> None:
     path = original[0]
     assert validated(path, exclude=["/plain"]).arrays_compared == 8
