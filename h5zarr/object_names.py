@@ -87,12 +87,22 @@ def open_object(file: h5py.File, path: str) -> h5py.Group | h5py.Dataset | h5py.
     node = file.get(path)
     if isinstance(node, h5py.Dataset):
         _load_plugins(node)
-    if not isinstance(node, h5py.Dataset) or node.external is None:
+    if node is None and not _is_dataset(file, path):
+        return None
+    if node is not None and (not isinstance(node, h5py.Dataset) or node.external is None):
         return node
-    del node  # libhdf5 opens no dataset twice with different prefixes
+    # libhdf5 opens no dataset twice with different prefixes: under another name, it may be open already
+    del node
     access = h5p.create(h5p.DATASET_ACCESS)
     access.set_efile_prefix(b"${ORIGIN}")
     return h5py.Dataset(h5d.open(file.id, _encoded(path), access))
+
+
+def _is_dataset(file: h5py.File, path: str) -> bool:
+    try:
+        return bool(object_info(file.id, _encoded(path)).kind == h5o.TYPE_DATASET)
+    except _READ_ERRORS:
+        return False
 
 
 def _load_plugins(dataset: h5py.Dataset) -> None:
@@ -116,9 +126,14 @@ def names_of_reference(holder: h5py.h5g.ObjectID, names: ObjectNames, reference:
     """
     if not reference:
         return frozenset({""})
-    info = object_info(h5py.h5r.dereference(reference, holder))
-    known = names.of((info.file_number, info.address))
     own_name = h5py.h5r.get_name(reference, holder)
+    try:
+        info = object_info(h5py.h5r.dereference(reference, holder))
+    except KeyError:  # external storage that is open with its prefix; by its name, it need not be opened
+        if not own_name:
+            raise
+        info = object_info(h5py.h5i.get_file_id(holder), own_name)
+    known = names.of((info.file_number, info.address))
     return frozenset(known) | ({_decoded(own_name)} if own_name else set())
 
 

@@ -946,6 +946,19 @@ def test_external_storage_beside_the_file(tmp_path: Path, monkeypatch: pytest.Mo
     assert validate(document).ok
 
 
+def test_external_storage_under_two_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with h5py.File(tmp_path / "outer.h5", "w") as file:
+        stored = file.create_dataset("x", data=np.arange(6, dtype="<i4"), external=[("outer.raw", 0, 24)])
+        file["y"] = stored
+        file.create_dataset("z", (2,), h5py.ref_dtype)[0] = stored.ref
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    report = validated(tmp_path / "outer.h5")
+    assert report.ok, report.mismatches
+    assert report.arrays_compared == 3
+
+
 def test_sparse_virtual_dataset_is_compared_as_a_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
