@@ -43,6 +43,22 @@ class ObjectName:
 # Data types -------------------------------------------------------------------------------
 
 
+def flat_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return h5py's dtype with arrays of arrays as arrays of more dimensions, as which all of them read."""
+    if dtype.subdtype is not None:
+        element = flat_dtype(dtype.base)
+        return np.dtype((element.base, dtype.shape + element.shape))
+    if dtype.names is None:
+        return dtype
+    members = [flat_dtype(dtype[name]) for name in dtype.names]
+    if all(member == dtype[name] for member, name in zip(members, dtype.names, strict=True)):
+        return dtype
+    offsets = [dtype.fields[name][1] for name in dtype.names] if dtype.fields else []
+    return np.dtype(
+        {"names": dtype.names, "formats": members, "offsets": offsets, "itemsize": dtype.itemsize}
+    )
+
+
 def same_data_type(dtype: np.dtype[Any], found: np.dtype[Any]) -> bool:
     """Return whether a Zarr data type is the form of h5py's dtype.
 

@@ -24,7 +24,7 @@ import numpy as np
 import zarr
 
 from h5zarr.blocks import Block, Grid, blocks, positions, sample_chunks, single_chunk
-from h5zarr.compare import NamesOf, Values, equal, show, unequal
+from h5zarr.compare import NamesOf, Values, equal, flat_dtype, show, unequal
 from h5zarr.errors import H5zarrError
 from h5zarr.model import Shape
 from h5zarr.placement import ChunkAxes, Placement
@@ -95,13 +95,13 @@ class Pair:
     @property
     def dtype(self) -> np.dtype[Any]:
         """The type of the values that are compared."""
-        base: np.dtype[Any] = self.dataset.dtype.base
+        base: np.dtype[Any] = flat_dtype(self.dataset.dtype).base
         return base if self.times is None else np.dtype("i8")
 
     @property
     def element_bytes(self) -> int:
         """Size of an element in memory (bytes)."""
-        return max(1, int(self.dataset.dtype.base.itemsize))
+        return max(1, int(flat_dtype(self.dataset.dtype).base.itemsize))
 
     def expected(self, block: Block) -> Values:
         """Return the block's values as h5py reads them."""

@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from h5zarr.compare import NamesOf, json_equal, json_form, json_same
+from h5zarr.compare import NamesOf, flat_dtype, json_equal, json_form, json_same
 from h5zarr.model import JSON
 
 _ALWAYS_HIDDEN = frozenset(
@@ -268,13 +268,13 @@ def _difference(
 
 def _expected(node: h5py.Dataset | h5py.Group, name: str, names_of: NamesOf) -> JSON:
     attribute = h5py.h5a.open(node.id, name.encode("utf-8", "surrogateescape"))
-    dtype = attribute.dtype
+    dtype = flat_dtype(attribute.dtype)
     if attribute.get_space().get_simple_extent_type() == h5py.h5s.NULL:
         return "" if dtype == "S1" else []  # netCDF writes an empty text so
     values = np.zeros(attribute.shape + dtype.shape, dtype.base)
     # libhdf5 converts no opaque type into one of another tag, and h5py's has none.
     opaque = dtype.kind == "V" and dtype.names is None and dtype.subdtype is None
-    attribute.read(values, mtype=attribute.get_type() if opaque else h5py.h5t.py_create(dtype))
+    attribute.read(values, mtype=attribute.get_type() if opaque else h5py.h5t.py_create(attribute.dtype))
     return json_form(values[0, ...] if attribute.shape == (1,) else values, dtype.base, names_of)
 
 

@@ -14,7 +14,7 @@ import zarr
 
 from h5zarr.block_fetch import BlockFetcher, can_fetch
 from h5zarr.blocks import Grid
-from h5zarr.compare import NamesOf, json_same, same_data_type, show
+from h5zarr.compare import NamesOf, flat_dtype, json_same, same_data_type, show
 from h5zarr.compare_arrays import (
     READ_ERRORS,
     Pair,
@@ -219,7 +219,7 @@ class ObjectCheck:
         if self.is_first:
             self._check_attributes(dataset, path, array, _attributes_of(array))
         try:
-            dtype, shape = dataset.dtype, dataset.shape
+            dtype, shape = flat_dtype(dataset.dtype), dataset.shape
         except READ_ERRORS as error:
             self.findings.add(path, Kind.UNREADABLE_SOURCE, "a data type that h5py has", one_line(error))
             return
@@ -311,7 +311,7 @@ class ObjectCheck:
     ) -> None:
         """Compare the names of the axes with a scale; references that name no dimensions are sound, too."""
         told = _dimension_names(array)
-        if not told:
+        if not any(told):
             return
         names = [name for axis, name in enumerate(told) if axis not in found.added]
         for axis, (paths, name) in enumerate(zip(self._scales(dataset), names, strict=False)):

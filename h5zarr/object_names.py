@@ -6,6 +6,7 @@ overlooked would otherwise be missing on both sides.
 
 from __future__ import annotations
 
+import posixpath
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -133,8 +134,13 @@ def names_of_reference(holder: h5py.h5g.ObjectID, names: ObjectNames, reference:
         if not own_name:
             raise
         info = object_info(h5py.h5i.get_file_id(holder), own_name)
-    known = names.of((info.file_number, info.address))
-    return frozenset(known) | ({_decoded(own_name)} if own_name else set())
+    known = frozenset(names.of((info.file_number, info.address)))
+    if not own_name:
+        return known
+    # What no link leads to in another file has a path there only.
+    path, filename = _decoded(own_name), posixpath.basename(_decoded(h5py.h5f.get_name(holder)))
+    is_here = info.file_number == object_info(names.root.id).file_number
+    return known | {f"{filename}:{path}"} | ({path} if is_here else set())
 
 
 def _descend(file: h5py.File, pending: list[str], names: ObjectNames) -> list[tuple[str, str]]:

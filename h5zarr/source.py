@@ -19,7 +19,6 @@ import h5py
 from fsspec import AbstractFileSystem
 from fsspec.archive import AbstractArchiveFileSystem
 from fsspec.core import OpenFile, split_protocol, url_to_fs
-from fsspec.implementations.cached import CachingFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.utils import stringify_path
 
@@ -46,7 +45,7 @@ from h5zarr.prefetch import (
     open_prefetched,
     redact,
 )
-from h5zarr.protocols import LOCAL, is_local
+from h5zarr.protocols import LOCAL, is_local, without_caches
 from h5zarr.streams import check_signature, empty_file, open_hdf5, open_stream
 from h5zarr.versions import difference
 
@@ -238,7 +237,7 @@ def _open_fsspec_file(source: OpenFile, way: _Way) -> OpenSource:
     if isinstance(source.fs, LocalFileSystem):
         return _open_local(source.path, way)
     way.stack.enter_context(_without_secret_causes(source.full_name))
-    return _open_remote(*_without_caches(source.fs, source.path, source.full_name), way)
+    return _open_remote(*without_caches(source.fs, source.path, source.full_name), way)
 
 
 def _is_chained(url: str) -> bool:
@@ -255,17 +254,7 @@ def _reach(url: str, storage_options: dict[str, Any]) -> tuple[AbstractFileSyste
         storage_options = connection_options(protocol, storage_options)
     with source_errors(url):
         filesystem, path = url_to_fs(url, **storage_options)
-    return _without_caches(filesystem, path, url)
-
-
-def _without_caches(
-    filesystem: AbstractFileSystem, path: str, url: str
-) -> tuple[AbstractFileSystem, str, str]:
-    """Return the filesystem below those that keep copies, which may be older than what they tell of files."""
-    while isinstance(filesystem, CachingFileSystem):
-        url = url.partition("::")[2] or url
-        filesystem, path = filesystem.fs, filesystem.fs._strip_protocol(path)
-    return filesystem, path, url
+    return without_caches(filesystem, path, url)
 
 
 @contextlib.contextmanager

@@ -578,7 +578,7 @@ def test_input_is_not_overwritten(append: bool, tmp_path: Path) -> None:
     (tmp_path / "link.nc").symlink_to(paths[1])
     options: dict[str, Any] = {"append_to": combine(paths[:1], concat="time")} if append else {}
     with pytest.raises(OutputError, match="is an input"):
-        combine(paths[1:], tmp_path / "link.nc", concat="time", **options)
+        combine(paths[1:], tmp_path / "link.nc", concat="time", format="json", **options)
     assert paths[1].read_bytes() == before
 
 

@@ -170,7 +170,7 @@ def write_json(conversion: Conversion, folder: Path) -> str:
 
 
 def write_renamed(conversion: Conversion, folder: Path) -> str:
-    conversion.write(folder / "references.nc")
+    conversion.write(folder / "references.nc", format="json")
     return "references.nc"
 
 

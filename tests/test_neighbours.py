@@ -384,7 +384,8 @@ def test_references_to_what_no_link_leads_to(tmp_path: Path) -> None:
         file["g/d"] = 2
         file["l"] = external("other.h5", "/h")
         file["r"] = external("other.h5", "/h/r")
-    root = open_zarr(h5zarr.convert(tmp_path / "main.h5").references())
+    references = h5zarr.convert(tmp_path / "main.h5").references()
+    root = open_zarr(references)
     assert root["l/r"][:].tolist() == ["other.h5:/g/d", "/l/d"]
     assert root["r"][:].tolist() == ["other.h5:/g/d", "other.h5:/h/d"]
     assert root["l"].attrs["r"] == "other.h5:/g/d"

@@ -13,14 +13,13 @@ from typing import Any
 
 from fsspec import AbstractFileSystem
 from fsspec.core import split_protocol, strip_protocol, url_to_fs
-from fsspec.implementations.cached import CachingFileSystem
 
 from h5zarr.errors import SourceChangedError
 from h5zarr.identity import local_identity, remote_identity, source_errors
 from h5zarr.model import SourceIdentity
 from h5zarr.prefetch import Span, connection_options, redact
 from h5zarr.prefetch.fetch import Fetcher
-from h5zarr.protocols import is_local, options_of
+from h5zarr.protocols import is_local, options_of, without_caches
 from h5zarr.reading.looks import SharedLooks
 from h5zarr.reading.lookup import Reference
 from h5zarr.versions import difference, tells_as_much
@@ -149,10 +148,8 @@ class DataFiles:
                 self._remote_files, self._process = {}, os.getpid()
             if url not in self._remote_files:
                 with source_errors(url):
-                    filesystem, path = reach(url, self._places.storage_options)
-                    # Copies that a filesystem keeps stay as they are, whatever becomes of the file.
-                    keeps_copies = before is None and isinstance(filesystem, CachingFileSystem)
-                    is_looked_at = self._places.identities is not None and not keeps_copies
+                    filesystem, path, _ = without_caches(*reach(url, self._places.storage_options), url)
+                    is_looked_at = self._places.identities is not None
                     self._remote_files[url] = _RemoteFile(
                         url, before, filesystem, path, is_looked_at=is_looked_at
                     )
