@@ -210,6 +210,8 @@ def _with_readable_names(dataset: Dataset, links: Links, problems: list[Problem]
     if is_dimension_placeholder(dataset.attributes):
         return None
     names = (dataset.path, *dataset.other_names)
+    if len(names) == 1 and _unreadable_name(dataset.path) is None:  # as nearly all
+        return dataset
     unreadable = {name: _unreadable_name(name) for name in names}
     readable = [name for name in names if unreadable[name] is None]
     told = names if links == "arrays" or not readable else names[: names.index(readable[0])]
