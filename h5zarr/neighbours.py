@@ -96,11 +96,9 @@ class Neighbourhood:
         NotFollowedError
             It lies outside of the source's folder, and such files are not followed.
         """
-        usual = posixpath.join(split_protocol(self.folder)[1], name)
         if not self.is_local:
             return self.resolve(name)
-        found = next(filter(os.path.isfile, self._places(name, variable)), usual)
-        return self.resolve(found)
+        return self.resolve(next(filter(os.path.isfile, self._places(name, variable)), name))
 
     def _places(self, name: str, variable: str) -> Iterator[str]:
         """Yield the paths where libhdf5 looks for a file (`H5Pset_virtual_prefix`, `H5Pset_elink_prefix`)."""
@@ -156,14 +154,16 @@ class Neighbourhood:
 
         Raises
         ------
+        NotFollowedError
+            It cannot be looked at: nobody knows what libhdf5 would read there.
         UntranslatableError
-            It cannot be looked at, or references may not name it.
+            References may not name it.
         """
         known = self.met.get(self.publish(url))
         try:
             return known or self.note(url, identity_if_there(url, self.storage_options))
         except SourceError as error:
-            raise UntranslatableError(f"the file {one_line(error)}", "make it readable") from error
+            raise NotFollowedError(f"the file {one_line(error)}", "make it readable") from error
 
     def difference(self, before: SourceIdentity) -> str | None:
         """Return what tells that a file is another one than references tell of; None where nothing does.

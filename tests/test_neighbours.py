@@ -20,7 +20,13 @@ from http_server import RangeServer, serve
 
 import h5zarr
 from h5zarr.combiner import combine
-from h5zarr.errors import GroupNotFoundError, NotFollowedError, SourceChangedError, SourceNotFoundError
+from h5zarr.errors import (
+    GroupNotFoundError,
+    NotFollowedError,
+    SourceChangedError,
+    SourceError,
+    SourceNotFoundError,
+)
 from h5zarr.file_report import Status
 from h5zarr.many import convert_many
 from h5zarr.neighbours import Neighbourhood
@@ -446,6 +452,24 @@ def test_links_without_an_end(tmp_path: Path) -> None:
     conversion = h5zarr.convert(tmp_path / "main.h5")
     assert {problem.path for problem in conversion.problems} == {"/a", "/b", "/c"}
     assert (open_zarr(conversion.references())["v"][:] == -1).all()
+
+
+@pytest.mark.parametrize(
+    "write", [write_numbered_virtual, write_virtual_between_chunks, write_external_storage]
+)
+def test_files_that_cannot_be_looked_at(
+    write: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root, who may run this, may look at all. Of numbered sources, none would be the last."""
+    write(tmp_path)
+
+    def refuse(url: str, _: Any) -> Any:
+        raise SourceError(f"{url}: cannot be read: Permission denied")
+
+    monkeypatch.setattr("h5zarr.neighbours.identify", refuse)
+    (problem,) = h5zarr.convert(tmp_path / "main.h5").problems
+    assert problem.path == "/x"
+    assert "Permission denied" in problem.found
 
 
 # By HTTP ---------------------------------------------------------------------------------
